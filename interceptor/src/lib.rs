@@ -1,0 +1,4 @@
+//! Transparent interception of a workload's traffic for a sidecar proxy, by eBPF at the socket or by nat rules.
+
+pub mod capture;
+pub mod nat;

@@ -1,0 +1,1 @@
+//! Nat rules equivalent to a capture.

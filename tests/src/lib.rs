@@ -1,0 +1,1 @@
+//! What the behaviour tests share: worlds, actors and the compiled `interceptor` command.

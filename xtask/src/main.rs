@@ -1,0 +1,3 @@
+//! Commands of this repository: `cargo xtask setup`, `test`, `demo`.
+
+fn main() {}
