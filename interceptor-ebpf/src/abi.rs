@@ -1,1 +1,0 @@
-//! Map keys and values.

@@ -1,0 +1,189 @@
+//! Addresses of either family in one shape.
+
+use super::assert_size;
+
+/// Leading bits of 127.128.0.0/9, the range redirected connections are spread over.
+pub const SPREAD_PREFIX_BITS: u32 = 9;
+
+/// An IP address in network byte order, as four words the way they lie in memory; IPv4 as `::ffff:a.b.c.d`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Address {
+    words: [u32; 4],
+}
+
+/// An address and a port (host order).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The address.
+    pub address: Address,
+    /// The port, in host order.
+    pub port: u16,
+    reserved: u16,
+}
+
+/// Where an application wanted to go: what `SO_ORIGINAL_DST` must answer.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OriginalDestination(pub Endpoint);
+
+/// The local endpoint a connection is rewritten to.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Target(pub Endpoint);
+
+assert_size!(Address, 16);
+assert_size!(Endpoint, 20);
+
+const MAPPED: u32 = 0x0000_ffff_u32.to_be();
+
+impl Address {
+    /// `0.0.0.0`.
+    pub const UNSPECIFIED_V4: Self = Self::from_octets([0, 0, 0, 0]);
+    /// `::`.
+    pub const UNSPECIFIED_V6: Self = Self { words: [0; 4] };
+    /// `127.0.0.1`.
+    pub const LOOPBACK_V4: Self = Self::from_octets([127, 0, 0, 1]);
+    /// `::1`.
+    pub const LOOPBACK_V6: Self = Self { words: [0, 0, 0, 1_u32.to_be()] };
+    /// `127.0.0.6`, the source Envoy's inbound side connects to the application from (Istio's "magic" address).
+    pub const PASSTHROUGH_V4: Self = Self::from_octets([127, 0, 0, 6]);
+    /// `::6`, the same for IPv6.
+    pub const PASSTHROUGH_V6: Self = Self { words: [0, 0, 0, 6_u32.to_be()] };
+
+    /// An IPv4 address from its four octets.
+    #[must_use]
+    pub const fn from_octets(octets: [u8; 4]) -> Self {
+        Self::from_v4(u32::from_ne_bytes(octets))
+    }
+
+    /// An IPv4 address from a word in network order.
+    #[must_use]
+    pub const fn from_v4(word: u32) -> Self {
+        Self { words: [0, 0, MAPPED, word] }
+    }
+
+    /// An IPv6 (or IPv4-mapped) address from words in network order.
+    #[must_use]
+    pub const fn from_v6(words: [u32; 4]) -> Self {
+        Self { words }
+    }
+
+    /// The address as words in network order, IPv4 mapped.
+    #[must_use]
+    pub const fn words(&self) -> [u32; 4] {
+        self.words
+    }
+
+    /// The last word in network order: the whole of an IPv4 address.
+    #[must_use]
+    pub const fn v4_word(&self) -> u32 {
+        self.words[3]
+    }
+
+    /// Whether this is an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
+    }
+
+    /// Whether this is `0.0.0.0` or `::`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unspecified(&self) -> bool {
+        self.words[3] == 0
+            && self.words[0] == 0
+            && self.words[1] == 0
+            && (self.words[2] == 0 || self.words[2] == MAPPED)
+    }
+
+    /// Whether this is `127.0.0.6` or `::6`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_passthrough(&self) -> bool {
+        if self.is_v4() {
+            self.words[3] == Self::PASSTHROUGH_V4.words[3]
+        } else {
+            self.words[0] == 0
+                && self.words[1] == 0
+                && self.words[2] == 0
+                && self.words[3] == Self::PASSTHROUGH_V6.words[3]
+        }
+    }
+
+    /// The loopback address of this address's family, which is what nat's REDIRECT rewrites a local packet to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn loopback_of_family(&self) -> Self {
+        if self.is_v4() { Self::LOOPBACK_V4 } else { Self::LOOPBACK_V6 }
+    }
+
+    /// Whether this lies in 127.128.0.0/9, where only redirected connections go.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_spread(&self) -> bool {
+        self.is_v4()
+            && u32::from_be(self.words[3]) >> (32 - SPREAD_PREFIX_BITS)
+                == 0x7f80_0000 >> (32 - SPREAD_PREFIX_BITS)
+    }
+
+    /// The bytes in network order, IPv4 mapped.
+    #[must_use]
+    pub const fn bytes(&self) -> [u8; 16] {
+        let [a, b, c, d] = [
+            self.words[0].to_ne_bytes(),
+            self.words[1].to_ne_bytes(),
+            self.words[2].to_ne_bytes(),
+            self.words[3].to_ne_bytes(),
+        ];
+        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+    }
+}
+
+impl Endpoint {
+    /// An endpoint; `port` in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: Address, port: u16) -> Self {
+        Self { address, port, reserved: 0 }
+    }
+}
+
+impl OriginalDestination {
+    /// Whether a destination was recorded: port 0 cannot be connected to by TCP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.0.port != 0
+    }
+
+    /// The target for this destination.
+    ///
+    /// Rewriting every destination to one address would fold them into one tuple: a source port could serve only one
+    /// of them at a time. With `spread`, an IPv4 destination gets an address of 127.128.0.0/9 chosen by its hash, so
+    /// that two connections collide exactly when they would without interception (but for one pair in 2^23).
+    #[inline(always)]
+    #[must_use]
+    pub const fn target(&self, port: u16, spread: bool) -> Target {
+        let address = if spread && self.0.address.is_v4() {
+            Address::from_v4((0x7f80_0000 | (self.hash() >> SPREAD_PREFIX_BITS)).to_be())
+        } else {
+            self.0.address.loopback_of_family()
+        };
+        Target(Endpoint::new(address, port))
+    }
+
+    /// A hash whose high bits are well mixed (the finaliser of MurmurHash3, public domain).
+    #[inline(always)]
+    const fn hash(&self) -> u32 {
+        let mut hash =
+            u32::from_be(self.0.address.words[3]) ^ ((self.0.port as u32) << 16 | self.0.port as u32);
+        hash ^= hash >> 16;
+        hash = hash.wrapping_mul(0x85eb_ca6b);
+        hash ^= hash >> 13;
+        hash = hash.wrapping_mul(0xc2b2_ae35);
+        hash ^ (hash >> 16)
+    }
+}

@@ -1,0 +1,68 @@
+//! From a connection's tuple to its original destination, between SYN and accept.
+
+use super::{Address, Endpoint, OriginalDestination, Target, assert_size};
+
+/// A redirected connection, named as both of its ends can name it.
+///
+/// The target belongs to the name, because one source port may serve two targets at once; the netns cookie does,
+/// because every pod has the same loopback addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Cookie of the network namespace.
+    pub workload: u64,
+    /// The connecting socket's own endpoint.
+    pub client: Endpoint,
+    /// Where it was rewritten to.
+    pub target: Target,
+}
+
+/// What is known of a redirected connection until the proxy's socket for it exists.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Cookie of the connecting socket: only it may take this entry back.
+    pub owner: u64,
+    /// Where the application wanted to go.
+    pub original: OriginalDestination,
+    /// Which of the proxy's listeners the connection is for.
+    pub listener: Listener,
+    /// Address the proxy must see as its peer where the kernel's own choice had to differ; else unspecified (`::`).
+    pub alias: Address,
+    /// Always 0; keeps the size a multiple of 8.
+    pub reserved: [u32; 2],
+}
+
+/// A listener of the proxy, told apart by who can reach it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener(pub u32);
+
+impl Listener {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// The outbound port, reachable at the loopback address.
+    pub const OUTBOUND: Self = Self(1);
+    /// The inbound port, reachable at the loopback address: the proxy calling itself.
+    pub const INBOUND_LOCAL: Self = Self(2);
+    /// The inbound port, reachable from other hosts.
+    pub const INBOUND: Self = Self(3);
+    /// The DNS port, reachable at the loopback address.
+    pub const DNS: Self = Self(4);
+}
+
+/// One listening socket of the proxy in `listeners`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerKey {
+    /// Cookie of the network namespace.
+    pub workload: u64,
+    /// Which listener it is.
+    pub listener: Listener,
+    /// Which of its sockets, below [`super::LISTENER_SLOTS`].
+    pub slot: u32,
+}
+
+assert_size!(Flow, 48);
+assert_size!(Pending, 56);
+assert_size!(ListenerKey, 16);

@@ -1,0 +1,150 @@
+//! What a workload's capture and routes say of one address, port or id.
+
+use core::ops::{BitOr, BitOrAssign};
+
+use super::{Address, assert_size};
+
+/// Key of a workload's policy table, the data of an LPM key: what is asked about, then its bytes.
+///
+/// One trie a workload holds addresses, ports, ids and interfaces, so that a change swaps all of them at once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryKey {
+    subject: [u8; 4],
+    value: [u8; 16],
+}
+
+/// What an [`EntryKey`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Subject {
+    /// The workload itself; its entry holds a [`super::Workload`].
+    Workload = 0,
+    /// An address, by prefix; IPv4 mapped, so its prefix lengths are 96 more.
+    Address = 1,
+    /// A port of an outbound destination.
+    OutboundPort = 2,
+    /// A port of an inbound destination.
+    InboundPort = 3,
+    /// A user id of the initial user namespace.
+    User = 4,
+    /// A group id of the initial user namespace.
+    Group = 5,
+    /// An interface index.
+    Interface = 6,
+}
+
+/// Value of a policy table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// What holds of the subject.
+    pub marks: Marks,
+    /// Index of the interface a route leads out of; 0 for other subjects.
+    pub interface: u32,
+    /// Source address the kernel chooses for the route; `::` if it has none.
+    pub source: Address,
+    /// For a local address, the first address of its interface: what nat's REDIRECT shows for packets from outside.
+    pub primary: Address,
+}
+
+/// Set of facts about a subject.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Marks(pub u32);
+
+assert_size!(EntryKey, 20);
+assert_size!(Entry, 40);
+
+impl Marks {
+    /// The address is local to the namespace: the route leads to `lo` (`-o lo`).
+    pub const LOCAL: Self = Self(1);
+    /// The address is the capture's loopback address (127.0.0.1/32 unless changed, ::1/128).
+    pub const LOOPBACK: Self = Self(1 << 1);
+    /// Never intercepted: `-x`, `-o`, `-d`, `-c` or an excluded owner group, by subject.
+    pub const EXCLUDED: Self = Self(1 << 2);
+    /// Intercepted: `-i`, `-q`, `-b` or an included owner group, by subject.
+    pub const INCLUDED: Self = Self(1 << 3);
+    /// A DNS server whose queries are captured.
+    pub const DNS_SERVER: Self = Self(1 << 4);
+    /// The route leads out of an excluded interface (`-c`).
+    pub const EXCLUDED_INTERFACE: Self = Self(1 << 5);
+    /// The namespace has no route to the address.
+    pub const NO_ROUTE: Self = Self(1 << 6);
+    /// The id is one of the proxy's (`-u`, `-g`).
+    pub const PROXY: Self = Self(1 << 7);
+
+    /// Whether all of `marks` are set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, marks: Self) -> bool {
+        self.0 & marks.0 == marks.0
+    }
+}
+
+impl BitOr for Marks {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Marks {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl EntryKey {
+    /// Bits every key starts with: a prefix length counts from the subject's first bit.
+    pub const SUBJECT_BITS: u32 = 32;
+
+    /// Key of the workload's own entry.
+    pub const WORKLOAD: Self = Self { subject: Self::subject(Subject::Workload), value: [0; 16] };
+
+    /// Key of an address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(address: &Address) -> Self {
+        Self { subject: Self::subject(Subject::Address), value: address.bytes() }
+    }
+
+    /// Key of a port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn port(subject: Subject, port: u16) -> Self {
+        let [a, b] = port.to_be_bytes();
+        Self::number(subject, [a, b, 0, 0])
+    }
+
+    /// Key of a user, group or interface.
+    #[inline(always)]
+    #[must_use]
+    pub const fn id(subject: Subject, id: u32) -> Self {
+        Self::number(subject, id.to_be_bytes())
+    }
+
+    /// Length in bits of a key that names one single value of `subject`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn full_bits(subject: Subject) -> u32 {
+        Self::SUBJECT_BITS
+            + match subject {
+                Subject::Workload => 0,
+                Subject::Address => 128,
+                Subject::OutboundPort | Subject::InboundPort => 16,
+                Subject::User | Subject::Group | Subject::Interface => 32,
+            }
+    }
+
+    #[inline(always)]
+    const fn number(subject: Subject, [a, b, c, d]: [u8; 4]) -> Self {
+        Self { subject: Self::subject(subject), value: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }
+    }
+
+    #[inline(always)]
+    const fn subject(subject: Subject) -> [u8; 4] {
+        [subject as u8, 0, 0, 0]
+    }
+}

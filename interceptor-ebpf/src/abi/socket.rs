@@ -1,0 +1,35 @@
+//! What is kept with a socket for as long as it lives (`sk_storage`).
+
+use super::{Address, Listener, OriginalDestination, assert_size};
+
+/// A socket's part in interception.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketRecord {
+    /// Its part.
+    pub role: Role,
+    /// For the proxy's sockets, the port their listener is bound to; else 0. Host order.
+    pub listener_port: u16,
+    /// For a redirected client, the proxy's listener it was sent to; else 0.
+    pub listener: Listener,
+    /// Where the application wanted to go; unknown (port 0) where nothing was rewritten.
+    pub original: OriginalDestination,
+    /// Address shown in place of the client's own where the kernel's choice had to differ; else unspecified (`::`).
+    pub alias: Address,
+}
+
+/// A socket's part in interception.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Role(pub u16);
+
+impl Role {
+    /// An application's socket whose connection was redirected.
+    pub const REDIRECTED: Self = Self(1);
+    /// A socket of the workload that connected, without being redirected.
+    pub const DIRECT: Self = Self(2);
+    /// The proxy's listening socket; every socket it accepts inherits the record (`BPF_F_CLONE`).
+    pub const PROXY: Self = Self(3);
+}
+
+assert_size!(SocketRecord, 44);

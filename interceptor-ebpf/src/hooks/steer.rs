@@ -1,0 +1,91 @@
+//! sk_lookup: bring arriving connections to the proxy's listeners.
+
+use aya_ebpf::{
+    bindings::sk_action::{SK_DROP, SK_PASS},
+    macros::sk_lookup,
+    programs::SkLookupContext,
+};
+use interceptor_ebpf::{
+    abi::{LISTENER_SLOTS, Listener, ListenerKey, Workload},
+    policy::{Incoming, Reason, Tables as _, Verdict, incoming},
+};
+
+use crate::kernel::{
+    context::ListenerLookup,
+    count::count,
+    maps::{LISTENERS, PENDING, WORKLOAD_COOKIE},
+    tables::{Absent, KernelTables},
+};
+
+#[sk_lookup]
+fn steer(context: SkLookupContext) -> u32 {
+    let lookup = ListenerLookup::new(&context);
+    if !lookup.is_tcp() {
+        return SK_PASS;
+    }
+    let workload = WORKLOAD_COOKIE.load();
+    let tables = match KernelTables::of(workload) {
+        Ok(tables) => tables,
+        Err(Absent::NotEnrolled) => return SK_PASS,
+        Err(Absent::Broken) => return refuse(workload, Reason::TableMissing),
+    };
+    let flow = lookup.flow(workload);
+    // nat's PREROUTING never sees a packet that began in this namespace; only connections redirected at connect are
+    // ours here. The interface does not tell: for the pod's own address it is the pod's.
+    if tables.is_local(&flow.client.address) {
+        return match PENDING.get_ptr(&flow) {
+            // SAFETY: reading one word of a map value.
+            Some(pending) => assign(&context, workload, unsafe { (*pending).listener }),
+            None if flow.target.0.address.is_spread()
+                && is_target_port(tables.workload(), flow.target.0.port) =>
+            {
+                refuse(workload, Reason::OriginalUnknown)
+            }
+            None => SK_PASS,
+        };
+    }
+    let facts = Incoming {
+        is_v4: flow.target.0.address.is_v4(),
+        port: flow.target.0.port,
+        interface: lookup.interface(),
+    };
+    let decision = incoming(&facts, &tables);
+    match decision.verdict {
+        Verdict::Redirect(listener) => {
+            let action = assign(&context, workload, listener);
+            if action == SK_PASS {
+                count(workload, decision.reason);
+            }
+            action
+        }
+        Verdict::Pass => {
+            count(workload, decision.reason);
+            SK_PASS
+        }
+    }
+}
+
+/// Gives the connection to a living socket of the listener. None: it is refused by RST, as REDIRECT to a closed port.
+#[inline(always)]
+fn assign(context: &SkLookupContext, workload: u64, listener: Listener) -> u32 {
+    let mut slot = 0;
+    while slot < LISTENER_SLOTS {
+        // A socket of the other family is refused by the kernel; a later slot may hold one that fits.
+        if LISTENERS.redirect_sk_lookup(context, &ListenerKey { workload, listener, slot }, 0).is_ok() {
+            return SK_PASS;
+        }
+        slot += 1;
+    }
+    refuse(workload, Reason::NoListener)
+}
+
+#[inline(always)]
+fn refuse(workload: u64, reason: Reason) -> u32 {
+    count(workload, reason);
+    SK_DROP
+}
+
+#[inline(always)]
+fn is_target_port(workload: &Workload, port: u16) -> bool {
+    port == workload.outbound_port || port == workload.inbound_port || port == workload.dns_port
+}

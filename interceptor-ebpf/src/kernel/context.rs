@@ -1,0 +1,316 @@
+//! Typed access to the contexts the kernel hands to a hook.
+//!
+//! The verifier allows a context field only one access: its own width at its own offset. LLVM merges or splits plain
+//! accesses, so every one here is volatile.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops},
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext},
+};
+use interceptor_ebpf::abi::{Address, Endpoint, Flow, Target};
+
+const AF_INET: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+
+/// Reads one field of a context or socket the verifier knows.
+macro_rules! read {
+    ($pointer:expr, $($field:tt)+) => {
+        // SAFETY: the pointer comes from the kernel for the length of this run, and the verifier checks each access.
+        unsafe { core::ptr::read_volatile(&raw const (*$pointer).$($field)+) }
+    };
+}
+pub(crate) use read;
+
+/// Writes one field of a context.
+macro_rules! write {
+    ($pointer:expr, $($field:tt)+) => {
+        write!(@ $pointer, $($field)+)
+    };
+    (@ $pointer:expr, $field:ident $([$index:literal])? = $value:expr) => {
+        // SAFETY: as for `read`.
+        unsafe { core::ptr::write_volatile(&raw mut (*$pointer).$field $([$index])?, $value) }
+    };
+}
+pub(crate) use write;
+
+/// Address family a `sock_addr` hook was attached for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// The context of connect, getpeername and getsockname hooks.
+pub(crate) struct SocketAddress {
+    context: *mut bpf_sock_addr,
+    family: Family,
+}
+
+impl SocketAddress {
+    #[inline(always)]
+    pub(crate) const fn new(context: &SockAddrContext, family: Family) -> Self {
+        Self { context: context.sock_addr, family }
+    }
+
+    /// The endpoint the caller gave, or will be told.
+    #[inline(always)]
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let address = match self.family {
+            Family::V4 => Address::from_v4(read!(self.context, user_ip4)),
+            Family::V6 => Address::from_v6([
+                read!(self.context, user_ip6[0]),
+                read!(self.context, user_ip6[1]),
+                read!(self.context, user_ip6[2]),
+                read!(self.context, user_ip6[3]),
+            ]),
+        };
+        Endpoint::new(address, u16::from_be(read!(self.context, user_port) as u16))
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_endpoint(&self, endpoint: &Endpoint) {
+        self.set_address(&endpoint.address);
+        self.set_port(endpoint.port);
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_address(&self, address: &Address) {
+        match self.family {
+            Family::V4 => write!(self.context, user_ip4 = address.v4_word()),
+            Family::V6 => {
+                let [a, b, c, d] = address.words();
+                write!(self.context, user_ip6[0] = a);
+                write!(self.context, user_ip6[1] = b);
+                write!(self.context, user_ip6[2] = c);
+                write!(self.context, user_ip6[3] = d);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_port(&self, port: u16) {
+        write!(self.context, user_port = u32::from(port.to_be()));
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        read!(self.context, protocol) == IPPROTO_TCP
+    }
+
+    #[inline(always)]
+    pub(crate) fn socket(&self) -> Socket {
+        Socket(read!(self.context, __bindgen_anon_1.sk))
+    }
+
+    #[inline(always)]
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *mut bpf_sock_addr {
+        self.context
+    }
+
+    #[inline(always)]
+    pub(crate) fn workload(&self) -> u64 {
+        // SAFETY: the helper only reads its context.
+        unsafe { bpf_get_netns_cookie(self.context.cast()) }
+    }
+}
+
+/// A socket as a hook sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Socket(pub(crate) *mut bpf_sock);
+
+impl Socket {
+    /// The local endpoint; unspecified and 0 while not bound.
+    #[inline(always)]
+    pub(crate) fn local(&self) -> Endpoint {
+        let address = if read!(self.0, family) == AF_INET {
+            Address::from_v4(read!(self.0, src_ip4))
+        } else {
+            Address::from_v6([
+                read!(self.0, src_ip6[0]),
+                read!(self.0, src_ip6[1]),
+                read!(self.0, src_ip6[2]),
+                read!(self.0, src_ip6[3]),
+            ])
+        };
+        Endpoint::new(address, read!(self.0, src_port) as u16)
+    }
+
+    /// The remote endpoint.
+    #[inline(always)]
+    pub(crate) fn remote(&self) -> Endpoint {
+        let address = if read!(self.0, family) == AF_INET {
+            Address::from_v4(read!(self.0, dst_ip4))
+        } else {
+            Address::from_v6([
+                read!(self.0, dst_ip6[0]),
+                read!(self.0, dst_ip6[1]),
+                read!(self.0, dst_ip6[2]),
+                read!(self.0, dst_ip6[3]),
+            ])
+        };
+        Endpoint::new(address, u16::from_be(read!(self.0, dst_port)))
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        read!(self.0, protocol) == IPPROTO_TCP
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(&self) -> u32 {
+        read!(self.0, state)
+    }
+}
+
+/// The context of a socket event.
+pub(crate) struct SocketEvent {
+    context: *mut bpf_sock_ops,
+}
+
+impl SocketEvent {
+    #[inline(always)]
+    pub(crate) const fn new(context: &SockOpsContext) -> Self {
+        Self { context: context.ops }
+    }
+
+    #[inline(always)]
+    pub(crate) fn operation(&self) -> u32 {
+        read!(self.context, op)
+    }
+
+    #[inline(always)]
+    pub(crate) fn argument(&self, index: usize) -> u32 {
+        match index {
+            0 => read!(self.context, __bindgen_anon_1.args[0]),
+            _ => read!(self.context, __bindgen_anon_1.args[1]),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *mut bpf_sock_ops {
+        self.context
+    }
+
+    /// The socket, unless the event is about a request that has none yet.
+    #[inline(always)]
+    pub(crate) fn socket(&self) -> Option<Socket> {
+        let socket = read!(self.context, __bindgen_anon_2.sk);
+        (!socket.is_null()).then_some(Socket(socket))
+    }
+
+    #[inline(always)]
+    pub(crate) fn local(&self) -> Endpoint {
+        let address = if self.is_v4() {
+            Address::from_v4(read!(self.context, local_ip4))
+        } else {
+            Address::from_v6([
+                read!(self.context, local_ip6[0]),
+                read!(self.context, local_ip6[1]),
+                read!(self.context, local_ip6[2]),
+                read!(self.context, local_ip6[3]),
+            ])
+        };
+        Endpoint::new(address, self.local_port())
+    }
+
+    #[inline(always)]
+    pub(crate) fn local_port(&self) -> u16 {
+        read!(self.context, local_port) as u16
+    }
+
+    #[inline(always)]
+    pub(crate) fn remote(&self) -> Endpoint {
+        let address =
+            if self.is_v4() { Address::from_v4(read!(self.context, remote_ip4)) } else { self.remote_v6() };
+        Endpoint::new(address, u32::from_be(read!(self.context, remote_port)) as u16)
+    }
+
+    #[inline(always)]
+    pub(crate) fn workload(&self) -> u64 {
+        // SAFETY: the helper only reads its context.
+        unsafe { bpf_get_netns_cookie(self.context.cast()) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn socket_cookie(&self) -> u64 {
+        // SAFETY: the helper only reads its context.
+        unsafe { bpf_get_socket_cookie(self.context.cast()) }
+    }
+
+    /// Whether packets are IPv4. An AF_INET6 socket with an IPv4-mapped peer has its IPv4 addresses filled in, and
+    /// while it connects only those.
+    #[inline(always)]
+    fn is_v4(&self) -> bool {
+        read!(self.context, family) == AF_INET || self.remote_v6().is_v4()
+    }
+
+    #[inline(always)]
+    fn remote_v6(&self) -> Address {
+        Address::from_v6([
+            read!(self.context, remote_ip6[0]),
+            read!(self.context, remote_ip6[1]),
+            read!(self.context, remote_ip6[2]),
+            read!(self.context, remote_ip6[3]),
+        ])
+    }
+}
+
+/// The context of a listener look-up.
+pub(crate) struct ListenerLookup {
+    context: *mut bpf_sk_lookup,
+}
+
+impl ListenerLookup {
+    #[inline(always)]
+    pub(crate) fn new(context: &SkLookupContext) -> Self {
+        Self { context: context.as_ptr().cast() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        read!(self.context, protocol) == IPPROTO_TCP
+    }
+
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> u32 {
+        read!(self.context, ingress_ifindex)
+    }
+
+    /// The arriving connection, named as a redirected one would be.
+    #[inline(always)]
+    pub(crate) fn flow(&self, workload: u64) -> Flow {
+        let (client, target) = if read!(self.context, family) == AF_INET {
+            (
+                Address::from_v4(read!(self.context, remote_ip4)),
+                Address::from_v4(read!(self.context, local_ip4)),
+            )
+        } else {
+            (
+                Address::from_v6([
+                    read!(self.context, remote_ip6[0]),
+                    read!(self.context, remote_ip6[1]),
+                    read!(self.context, remote_ip6[2]),
+                    read!(self.context, remote_ip6[3]),
+                ]),
+                Address::from_v6([
+                    read!(self.context, local_ip6[0]),
+                    read!(self.context, local_ip6[1]),
+                    read!(self.context, local_ip6[2]),
+                    read!(self.context, local_ip6[3]),
+                ]),
+            )
+        };
+        Flow {
+            workload,
+            client: Endpoint::new(client, u16::from_be(read!(self.context, remote_port))),
+            target: Target(Endpoint::new(target, read!(self.context, local_port) as u16)),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Connections and datagrams the workload sends: nat OUTPUT.
+
+use super::{Decision, Reason, Tables, pass, redirect};
+use crate::abi::{Address, Entry, Listener, Marks, Switches};
+
+const DNS_PORT: u16 = 53;
+
+/// Facts about a connection that is about to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// What capture and routes say of the destination address.
+    pub destination: Entry,
+    /// Whether the destination is an IPv4 address (or an IPv4-mapped one).
+    pub is_v4: bool,
+    /// Destination port, in host order.
+    pub port: u16,
+    /// Source address: the bound one, else the one the route gives.
+    pub source: Address,
+    /// The caller's user id in the initial user namespace.
+    pub user: u32,
+    /// The caller's group id in the initial user namespace.
+    pub group: u32,
+}
+
+/// Transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Decides about a connection or datagram of the workload.
+#[inline(always)]
+pub fn outgoing(facts: &Outgoing, tables: &impl Tables) -> Decision {
+    let workload = tables.workload();
+    let switches = workload.switches;
+    let marks = facts.destination.marks;
+    let tcp = matches!(facts.protocol, Protocol::Tcp);
+
+    if !facts.is_v4 && !switches.any(Switches::IPV6) {
+        return pass(Reason::Ipv6Off);
+    }
+    if marks.has(Marks::NO_ROUTE) {
+        return pass(Reason::NoRoute);
+    }
+    if marks.has(Marks::EXCLUDED_INTERFACE) {
+        return pass(Reason::ExcludedInterface);
+    }
+    let port = if switches.any(Switches::OUTBOUND_PORTS) {
+        tables.outbound_port(facts.port)
+    } else {
+        Marks::default()
+    };
+    if port.has(Marks::EXCLUDED) {
+        return pass(Reason::ExcludedPort);
+    }
+    if marks.has(Marks::LOCAL) && facts.source.is_passthrough() {
+        return pass(Reason::PassthroughSource);
+    }
+    if let Some(decision) = by_owner(facts, tables, tcp) {
+        return decision;
+    }
+    let captures_dns =
+        switches.any(Switches::DNS_ALL) || switches.any(Switches::DNS) && marks.has(Marks::DNS_SERVER);
+    if facts.port == DNS_PORT && captures_dns {
+        return redirect(Listener::DNS, Reason::Dns);
+    }
+    if marks.has(Marks::LOOPBACK) {
+        return pass(Reason::Loopback);
+    }
+    if marks.has(Marks::EXCLUDED) {
+        return pass(Reason::ExcludedAddress);
+    }
+    if tcp && port.has(Marks::INCLUDED) {
+        return redirect(Listener::OUTBOUND, Reason::IncludedPort);
+    }
+    if !switches.any(Switches::OUTBOUND_ALL) && !marks.has(Marks::INCLUDED) {
+        return pass(Reason::NotIncluded);
+    }
+    if tcp { redirect(Listener::OUTBOUND, Reason::Outbound) } else { pass(Reason::NotTcp) }
+}
+
+/// The clauses about who is calling: proxy users, then proxy groups, then owner groups.
+///
+/// Istio writes three rules for each id. The second, "not this id, to a local address: return", is the same for all
+/// ids but for the id, so the first id's hides every later id's rules on `lo`.
+#[inline(always)]
+fn by_owner(facts: &Outgoing, tables: &impl Tables, tcp: bool) -> Option<Decision> {
+    let workload = tables.workload();
+    let switches = workload.switches;
+    let local = facts.destination.marks.has(Marks::LOCAL);
+    let dns = switches.any(Switches::DNS);
+    let to_itself =
+        local && !facts.destination.marks.has(Marks::LOOPBACK) && tcp && facts.port != workload.tunnel_port;
+    let others_stop =
+        local && !switches.any(Switches::LOOPBACK_INCLUDED) && (!dns || tcp && facts.port != DNS_PORT);
+
+    if switches.any(Switches::PROXY_USERS) {
+        let first = facts.user == workload.proxy_user;
+        if !first && others_stop {
+            return Some(pass(Reason::LocalCall));
+        }
+        if first || switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY) {
+            return Some(proxy_call(to_itself && (!dns || facts.port != DNS_PORT)));
+        }
+    }
+    if switches.any(Switches::PROXY_GROUPS) {
+        let first = facts.group == workload.proxy_group;
+        if !first && others_stop {
+            return Some(pass(Reason::LocalCall));
+        }
+        if first || switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY) {
+            return Some(proxy_call(to_itself));
+        }
+    }
+    if switches.any(Switches::OWNER_GROUPS_EXCLUDED) && tables.group(facts.group).has(Marks::EXCLUDED) {
+        return Some(pass(Reason::OwnerGroup));
+    }
+    if switches.any(Switches::OWNER_GROUPS_ONLY) && !tables.group(facts.group).has(Marks::INCLUDED) {
+        return Some(pass(Reason::OwnerGroup));
+    }
+    None
+}
+
+#[inline(always)]
+const fn proxy_call(to_itself: bool) -> Decision {
+    if to_itself { redirect(Listener::INBOUND_LOCAL, Reason::ProxyToItself) } else { pass(Reason::Proxy) }
+}
