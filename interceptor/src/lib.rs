@@ -1,4 +1,8 @@
 //! Transparent interception of a workload's traffic for a sidecar proxy, by eBPF at the socket or by nat rules.
 
 pub mod capture;
+pub mod cgroup;
+pub mod datapath;
 pub mod nat;
+pub mod netns;
+pub mod routes;

@@ -5,6 +5,9 @@
 
 mod address;
 mod flow;
+mod label;
+#[cfg(not(target_arch = "bpf"))]
+mod pod;
 mod policy_table;
 mod socket;
 mod workload;
@@ -12,6 +15,7 @@ mod workload;
 pub use self::{
     address::{Address, Endpoint, OriginalDestination, SPREAD_PREFIX_BITS, Target},
     flow::{Flow, Listener, ListenerKey, Pending},
+    label::Label,
     policy_table::{Entry, EntryKey, Marks, Subject},
     socket::{Role, SocketRecord},
     workload::{Counters, Switches, Workload},

@@ -6,7 +6,7 @@ use aya_ebpf::{
     btf_maps::{HashMap, HashOfMaps, LpmTrie, PerCpuHashMap, SockHash},
     macros::btf_map,
 };
-use interceptor_ebpf::abi::{Counters, Entry, EntryKey, Flow, ListenerKey, Pending, SocketRecord};
+use interceptor_ebpf::abi::{Counters, Entry, EntryKey, Flow, Label, ListenerKey, Pending, SocketRecord};
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -29,6 +29,10 @@ pub(crate) static PENDING: HashMap<Flow, Pending, 262_144, ON_DEMAND> = HashMap:
 /// The proxies' listening sockets. The kernel removes an entry with its socket.
 #[btf_map(pin_by_name)]
 pub(crate) static LISTENERS: SockHash<ListenerKey, 65_536> = SockHash::new();
+
+/// Netns cookie to the name people know the workload by. No program reads it.
+#[btf_map(pin_by_name)]
+pub(crate) static LABELS: HashMap<u64, Label, 65_536, ON_DEMAND> = HashMap::new();
 
 /// What is kept with a socket; lives as long as the socket does.
 #[btf_map]

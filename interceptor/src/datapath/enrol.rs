@@ -1,0 +1,290 @@
+//! Putting workloads under interception and taking them out.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use interceptor_ebpf::abi::Label;
+use nix::net::if_::if_nametoindex;
+
+use super::{
+    DatapathError, Enforcement, PolicyTable,
+    maps::Maps,
+    object::{CGROUP_HOOKS, Object},
+    rights,
+    state::State,
+    sys::{self, AttachType},
+};
+use crate::{
+    capture::Capture,
+    cgroup::Cgroup,
+    netns::Netns,
+    routes::{self, Route},
+};
+
+/// What to enrol, and how.
+#[derive(Debug)]
+pub struct Enrolment<'a> {
+    /// The state folder.
+    pub state: &'a Path,
+    /// The namespace.
+    pub netns: &'a Netns,
+    /// Where the hooks are attached if they are not yet; the root of the hierarchy if not given.
+    pub cgroup: Option<&'a Path>,
+    /// What to intercept.
+    pub capture: &'a Capture,
+    /// How to enforce it.
+    pub enforcement: Enforcement,
+}
+
+/// What enrolling did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Cookie of the namespace.
+    pub workload: u64,
+    /// Whether it was new, or other than before, or the same.
+    pub change: Change,
+    /// Excluded interfaces the namespace does not have; they are not excluded until `apply` is run again.
+    pub missing_interfaces: Vec<String>,
+}
+
+/// What enrolling changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The workload was not under interception.
+    New,
+    /// Its capture or its routes were others.
+    Changed,
+    /// Everything was in place already.
+    None,
+}
+
+/// Puts a workload under interception, or changes its capture. On failure everything is as before.
+pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
+    rights::check()?;
+    let workload = enrolment.netns.cookie()?;
+    let view = View::of(enrolment.netns, &enrolment.capture.excluded_interfaces)?;
+    let table =
+        PolicyTable::build(enrolment.capture, &view.routes, &view.interfaces, enrolment.enforcement);
+    let cgroup = match enrolment.cgroup {
+        Some(path) => Cgroup::open(path)?,
+        None => Cgroup::root()?,
+    };
+
+    let state = State::create(enrolment.state)?;
+    let result = enrol_locked(&state, enrolment, workload, &table, &cgroup);
+    if result.is_err() {
+        remove_if_unused(&state)?;
+    }
+    let change = result?;
+    Ok(Outcome { workload, change, missing_interfaces: view.missing_interfaces })
+}
+
+fn enrol_locked(
+    state: &State,
+    enrolment: &Enrolment<'_>,
+    workload: u64,
+    table: &PolicyTable,
+    cgroup: &Cgroup,
+) -> Result<Change, DatapathError> {
+    let mut undo = Undo::default();
+    let mut object = Object::open(&state.maps(), workload)?;
+    let mut maps = Maps::open(&state.maps())?;
+    let mut changed = attach_hooks(state, &mut object, cgroup, enrolment.cgroup.is_some(), &mut undo)?;
+
+    let steering = state.steering(workload);
+    if !is_steering(&steering, enrolment.netns)? {
+        let target = enrolment.netns.file();
+        let program = object.load_steering()?;
+        attach_and_pin("steer", program, target, enrolment.netns.path(), AttachType::SkLookup, &steering)?;
+        undo.pins.push(steering);
+        changed = true;
+    }
+    let before = maps.workload(workload)?;
+    maps.register(workload, &label(enrolment.netns)?)?;
+    if before.is_none_or(|before| before != *table.workload()) {
+        // The last step: with it the workload is under the whole capture at once.
+        maps.set_table(workload, table)?;
+        changed = true;
+    }
+    undo.pins.clear();
+    Ok(match (before, changed) {
+        (None, _) => Change::New,
+        (Some(_), true) => Change::Changed,
+        (Some(_), false) => Change::None,
+    })
+}
+
+/// Takes a workload out of interception. Connections already redirected go on.
+pub fn release(state: &Path, netns: &Netns) -> Result<(), DatapathError> {
+    rights::check()?;
+    let workload = netns.cookie()?;
+    let not_enrolled = || DatapathError::NotEnrolled { path: netns.path().to_owned() };
+    let state = State::open(state)?.ok_or_else(not_enrolled)?;
+    let mut maps = Maps::open(&state.maps())?;
+    let steering = state.steering(workload);
+    if !maps.all()?.contains(&workload) && !steering.exists() {
+        return Err(not_enrolled());
+    }
+    maps.remove(workload)?;
+    remove_pin(&steering)
+}
+
+/// Takes every workload out and removes all hooks, maps and folders. Does nothing where nothing is installed.
+/// Returns whether there was something.
+pub fn uninstall(state: &Path) -> Result<bool, DatapathError> {
+    let Some(state) = State::open(state)? else { return Ok(false) };
+    rights::check()?;
+    remove_all(&state)?;
+    Ok(true)
+}
+
+/// What a namespace looks like from inside.
+struct View {
+    routes: Vec<Route>,
+    interfaces: Vec<u32>,
+    missing_interfaces: Vec<String>,
+}
+
+impl View {
+    fn of(netns: &Netns, excluded: &[String]) -> Result<Self, DatapathError> {
+        netns.run(|| {
+            let (mut interfaces, mut missing_interfaces) = (Vec::new(), Vec::new());
+            for name in excluded {
+                match if_nametoindex(name.as_str()) {
+                    Ok(index) => interfaces.push(index),
+                    Err(_) => missing_interfaces.push(name.clone()),
+                }
+            }
+            Ok(Self { routes: routes::read()?, interfaces, missing_interfaces })
+        })?
+    }
+}
+
+/// Pins to remove again unless everything succeeds.
+#[derive(Default)]
+struct Undo {
+    pins: Vec<PathBuf>,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        for pin in &self.pins {
+            // The error that led here is the one to report.
+            let _unreported = fs::remove_file(pin);
+        }
+    }
+}
+
+/// Attaches the cgroup hooks that are not attached yet. Returns whether there were any.
+fn attach_hooks(
+    state: &State,
+    object: &mut Object,
+    cgroup: &Cgroup,
+    cgroup_was_given: bool,
+    undo: &mut Undo,
+) -> Result<bool, DatapathError> {
+    let mut changed = false;
+    let wanted = cgroup.id().map_err(|source| DatapathError::State { folder: cgroup.path().to_owned(), source })?;
+    for (name, attach) in CGROUP_HOOKS {
+        let pin = state.links().join(name);
+        if let Some(link) = existing_link(&pin)? {
+            if cgroup_was_given && link.attached_to != wanted {
+                return Err(DatapathError::OtherCgroup {
+                    folder: state.folder().to_owned(),
+                    cgroup: cgroup.path().to_owned(),
+                });
+            }
+            continue;
+        }
+        let program = object.load_hook(name)?;
+        attach_and_pin(name, program, cgroup.file(), cgroup.path(), attach, &pin)?;
+        undo.pins.push(pin);
+        changed = true;
+    }
+    Ok(changed)
+}
+
+fn attach_and_pin(
+    name: &'static str,
+    program: std::os::fd::BorrowedFd<'_>,
+    target: &fs::File,
+    target_path: &Path,
+    attach: AttachType,
+    pin: &Path,
+) -> Result<(), DatapathError> {
+    let attach_and_pin = || -> io::Result<()> {
+        let link: OwnedFd = sys::create_link(program, target, attach)?;
+        sys::pin(link.as_fd(), pin)
+    };
+    attach_and_pin().map_err(|source| DatapathError::Attach { name, target: target_path.to_owned(), source })
+}
+
+/// Whether the workload's steering link is in place. One whose namespace is gone is removed.
+fn is_steering(pin: &Path, netns: &Netns) -> Result<bool, DatapathError> {
+    let failed = |source| DatapathError::State { folder: pin.to_owned(), source };
+    let Some(link) = existing_link(pin)? else { return Ok(false) };
+    if link.attached_to == netns.inode().map_err(failed)? {
+        return Ok(true);
+    }
+    remove_pin(pin)?;
+    Ok(false)
+}
+
+pub(super) fn existing_link(pin: &Path) -> Result<Option<sys::LinkInfo>, DatapathError> {
+    let failed = |source| DatapathError::State { folder: pin.to_owned(), source };
+    match sys::open_pin(pin) {
+        Ok(link) => sys::link_info(link.as_fd()).map(Some).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn remove_pin(pin: &Path) -> Result<(), DatapathError> {
+    match fs::remove_file(pin) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(DatapathError::State { folder: pin.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes everything if no workload is left: a failed first enrolment leaves nothing behind.
+fn remove_if_unused(state: &State) -> Result<(), DatapathError> {
+    let used = fs::read_dir(state.workloads()).is_ok_and(|mut pins| pins.next().is_some());
+    if used { Ok(()) } else { remove_all(state) }
+}
+
+fn remove_all(state: &State) -> Result<(), DatapathError> {
+    // Links go first, so that no program runs without its maps.
+    for folder in [state.links(), state.workloads()] {
+        remove_folder(&folder)?;
+    }
+    remove_folder(state.folder())
+}
+
+/// Removes a folder of pins with everything in it.
+fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(DatapathError::State { folder: folder.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn label(netns: &Netns) -> Result<Label, DatapathError> {
+    let path = netns.path().to_string_lossy();
+    let bytes = path.as_bytes();
+    let mut label = Label {
+        inode: netns
+            .inode()
+            .map_err(|source| DatapathError::State { folder: netns.path().to_owned(), source })?,
+        path: [0; 248],
+    };
+    let kept = &bytes[bytes.len().saturating_sub(label.path.len())..];
+    label.path[..kept.len()].copy_from_slice(kept);
+    Ok(label)
+}

@@ -1,0 +1,79 @@
+//! The BPF object: maps opened or made, programs loaded.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Program, ProgramType},
+    sys::{BpfHelper, is_helper_supported},
+};
+
+use super::{DatapathError, sys::AttachType};
+
+/// The object interceptor/build.rs built from the interceptor-ebpf crate.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/interceptor-ebpf"));
+
+/// The cgroup hooks: name of the program, which is also the name of its link's pin, and where it is attached.
+pub(super) const CGROUP_HOOKS: [(&str, AttachType); 8] = [
+    ("connect4", AttachType::Connect4),
+    ("connect6", AttachType::Connect6),
+    ("getpeername4", AttachType::GetPeerName4),
+    ("getpeername6", AttachType::GetPeerName6),
+    ("getsockname4", AttachType::GetSockName4),
+    ("getsockname6", AttachType::GetSockName6),
+    ("original_dst", AttachType::GetSockOpt),
+    ("socket_events", AttachType::SockOps),
+];
+
+/// The program that is attached once a workload.
+const STEER: &str = "steer";
+
+/// The object with its maps, which are the pinned ones where there are any.
+pub(super) struct Object {
+    ebpf: Ebpf,
+}
+
+impl Object {
+    /// Opens the object. Maps not yet pinned in `maps` are made and pinned there. `workload` is the namespace that
+    /// `steer` is for.
+    pub(super) fn open(maps: &Path, workload: u64) -> Result<Self, DatapathError> {
+        let has_set_retval =
+            is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false);
+        let has_set_retval = u8::from(has_set_retval);
+        let ebpf = EbpfLoader::new()
+            .default_map_pin_directory(maps)
+            .override_global("WORKLOAD_COOKIE", &workload, true)
+            .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+            .load(OBJECT)
+            .map_err(|source| DatapathError::Object(Box::new(source)))?;
+        Ok(Self { ebpf })
+    }
+
+    /// Loads one of the cgroup hooks' programs.
+    pub(super) fn load_hook(&mut self, name: &'static str) -> Result<BorrowedFd<'_>, DatapathError> {
+        self.load(name)
+    }
+
+    /// Loads the program that steers arriving connections.
+    pub(super) fn load_steering(&mut self) -> Result<BorrowedFd<'_>, DatapathError> {
+        self.load(STEER)
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of these four types only")]
+    fn load(&mut self, name: &'static str) -> Result<BorrowedFd<'_>, DatapathError> {
+        let program = self.ebpf.program_mut(name).ok_or(DatapathError::NoProgram { name })?;
+        let loaded = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSockopt(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            Program::SkLookup(program) => program.load(),
+            _ => return Err(DatapathError::NoProgram { name }),
+        };
+        let refused = |source| DatapathError::Refused { name, source: Box::new(source) };
+        loaded.map_err(refused)?;
+        program.fd().map(AsFd::as_fd).map_err(refused)
+    }
+}

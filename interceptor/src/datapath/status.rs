@@ -1,0 +1,116 @@
+//! What is in force: hooks, workloads, counters.
+
+use std::path::{Path, PathBuf};
+
+use interceptor_ebpf::abi::{Label, Switches, Workload};
+use serde::Serialize;
+
+use super::{DatapathError, enrol::existing_link, maps::Maps, object::CGROUP_HOOKS, rights, state::State};
+
+/// Everything in force under one state folder.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// The state folder.
+    pub state: PathBuf,
+    /// The cgroup hooks.
+    pub hooks: Vec<HookStatus>,
+    /// The workloads.
+    pub workloads: Vec<WorkloadStatus>,
+    /// Redirected connections that wait for the proxy's socket.
+    pub pending: usize,
+}
+
+/// One cgroup hook.
+#[derive(Clone, Debug, Serialize)]
+pub struct HookStatus {
+    /// Its program.
+    pub name: &'static str,
+    /// Whether it is attached.
+    pub attached: bool,
+    /// Id of its link.
+    pub link: Option<u32>,
+    /// Id of its program.
+    pub program: Option<u32>,
+    /// Id of the cgroup it is attached to.
+    pub cgroup: Option<u64>,
+}
+
+/// One workload.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkloadStatus {
+    /// Cookie of its namespace.
+    pub cookie: u64,
+    /// Path its namespace was enrolled by.
+    pub netns: String,
+    /// Inode of its namespace.
+    pub inode: u64,
+    /// Whether its namespace still exists and arriving connections are steered.
+    pub steered: bool,
+    /// Port of the outbound listener.
+    pub outbound_port: u16,
+    /// Port of the inbound listener.
+    pub inbound_port: u16,
+    /// First user id of the proxy.
+    pub proxy_user: Option<u32>,
+    /// Whether a connection that cannot be redirected passes instead of being refused.
+    pub bypass_on_error: bool,
+    /// Connections by reason, only reasons that occurred.
+    pub connections: Vec<ReasonCount>,
+}
+
+/// How often a reason decided.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReasonCount {
+    /// Name of the reason.
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// Reads what is in force; an empty status where nothing is installed.
+pub fn status(folder: &Path) -> Result<Status, DatapathError> {
+    let mut status = Status { state: folder.to_owned(), ..Status::default() };
+    let Some(state) = State::open(folder)? else { return Ok(status) };
+    rights::check()?;
+    for (name, _) in CGROUP_HOOKS {
+        let link = existing_link(&state.links().join(name))?;
+        status.hooks.push(HookStatus {
+            name,
+            attached: link.is_some(),
+            link: link.map(|link| link.id),
+            program: link.map(|link| link.program),
+            cgroup: link.map(|link| link.attached_to),
+        });
+    }
+    let maps = Maps::open(&state.maps())?;
+    status.pending = maps.pending();
+    for cookie in maps.all()? {
+        let steered = existing_link(&state.steering(cookie))?.is_some_and(|link| link.attached_to != 0);
+        let connections =
+            maps.counts(cookie)?.into_iter().map(|(reason, count)| ReasonCount { reason: reason.name(), count });
+        let workload = maps.workload(cookie)?.unwrap_or_default();
+        status.workloads.push(describe(cookie, &workload, maps.label(cookie)?, steered, connections.collect()));
+    }
+    Ok(status)
+}
+
+fn describe(
+    cookie: u64,
+    workload: &Workload,
+    label: Option<Label>,
+    steered: bool,
+    connections: Vec<ReasonCount>,
+) -> WorkloadStatus {
+    let netns = label.map(|label| String::from_utf8_lossy(&label.path).trim_end_matches('\0').to_owned());
+    WorkloadStatus {
+        cookie,
+        netns: netns.unwrap_or_default(),
+        inode: label.map_or(0, |label| label.inode),
+        steered,
+        outbound_port: workload.outbound_port,
+        inbound_port: workload.inbound_port,
+        proxy_user: workload.switches.any(Switches::PROXY_USERS).then_some(workload.proxy_user),
+        bypass_on_error: workload.switches.any(Switches::BYPASS_ON_ERROR),
+        connections,
+    }
+}

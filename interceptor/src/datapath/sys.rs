@@ -1,0 +1,130 @@
+//! The bpf(2) calls about links and pins that aya does not make: every program type is attached, pinned, opened,
+//! updated and described in the same way here.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use nix::libc;
+
+/// `bpf_attach_type` of linux/bpf.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum AttachType {
+    SockOps = 3,
+    Connect4 = 10,
+    Connect6 = 11,
+    GetSockOpt = 21,
+    GetPeerName4 = 29,
+    GetPeerName6 = 30,
+    GetSockName4 = 31,
+    GetSockName6 = 32,
+    SkLookup = 36,
+}
+
+/// What the kernel says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    /// Id of the link.
+    pub(super) id: u32,
+    /// Id of its program.
+    pub(super) program: u32,
+    /// Id of the cgroup, or inode of the namespace (0 once that is gone), it is attached to.
+    pub(super) attached_to: u64,
+}
+
+/// Attaches a program to a cgroup or namespace. The link lasts while it is open or pinned (Linux 5.7; 5.9 for
+/// `SkLookup`).
+pub(super) fn create_link(program: BorrowedFd<'_>, target: &File, attach: AttachType) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Request {
+        program: RawFd,
+        target: RawFd,
+        attach: u32,
+        flags: u32,
+    }
+    let request =
+        Request { program: program.as_raw_fd(), target: target.as_raw_fd(), attach: attach as u32, flags: 0 };
+    descriptor(bpf(BPF_LINK_CREATE, &request)?)
+}
+
+/// Gives a link or program a name in bpffs, which keeps it alive.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    bpf(BPF_OBJ_PIN, &PathRequest { name: name.as_ptr() as u64, object: object.as_raw_fd(), flags: 0 }).map(drop)
+}
+
+/// Opens a pinned object.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    descriptor(bpf(BPF_OBJ_GET, &PathRequest { name: name.as_ptr() as u64, object: 0, flags: 0 })?)
+}
+
+/// Describes a link.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    // `struct bpf_link_info`: the part every kernel since 5.8 fills for cgroup and netns links.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        padding: u32,
+        first: u64,
+        second: u64,
+    }
+    #[repr(C)]
+    struct Request {
+        object: RawFd,
+        length: u32,
+        info: u64,
+    }
+    const CGROUP_LINK: u32 = 3;
+    const NETNS_LINK: u32 = 5;
+    let mut info = Info::default();
+    let length = u32::try_from(size_of::<Info>()).map_err(io::Error::other)?;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &Request { object: link.as_raw_fd(), length, info: (&raw mut info) as u64 })?;
+    let Info { kind, id, program, padding: _, first, second: _ } = info;
+    let attached_to = match kind {
+        CGROUP_LINK => first,
+        // A namespace's inode has 32 bits, the attach type follows in the other half.
+        NETNS_LINK => first & 0xffff_ffff,
+        other => return Err(io::Error::other(format!("the pin is a link of unexpected type {other}"))),
+    };
+    Ok(LinkInfo { id, program, attached_to })
+}
+
+const BPF_OBJ_PIN: u32 = 6;
+const BPF_OBJ_GET: u32 = 7;
+const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
+const BPF_LINK_CREATE: u32 = 28;
+
+#[repr(C)]
+struct PathRequest {
+    name: u64,
+    object: RawFd,
+    flags: u32,
+}
+
+/// One bpf(2) call. `T` is the part of `union bpf_attr` the command reads; the kernel takes the rest as zero.
+fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of the request, and writes only where the request's own
+    // pointers say, which live as long as the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(request), size_of::<T>()) };
+    i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+fn descriptor(number: i32) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just returned this descriptor to us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
