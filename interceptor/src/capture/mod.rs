@@ -1,8 +1,24 @@
 //! The configuration of one workload: what `istio-iptables`' flags say, validated.
 
-use std::net::IpAddr;
+mod args;
+mod detect;
+mod environment;
+mod error;
+mod file;
+mod lists;
+mod quirks;
+mod settle;
+
+use std::{fmt, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
+
+pub use self::{
+    args::{CaptureArgs, Ipv6},
+    detect::Detected,
+    error::CaptureError,
+    quirks::{Quirks, SelfCalls},
+};
 
 /// What to intercept of one workload, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +63,30 @@ pub struct Capture {
     pub loopback: Ipv4Net,
     /// Whether IPv6 traffic is intercepted too.
     pub ipv6: bool,
+    /// What an older Istio release did differently; today's behaviour by default.
+    pub quirks: Quirks,
+}
+
+impl Capture {
+    /// Whether a loopback address is among the destinations to intercept.
+    ///
+    /// Istio then lets calls on `lo` by others than the proxy go on to the later rules, in both families.
+    #[must_use]
+    pub fn includes_loopback(&self) -> bool {
+        match &self.outbound_cidrs {
+            OutboundCidrs::None | OutboundCidrs::All => false,
+            OutboundCidrs::Only(cidrs) => cidrs.iter().any(|cidr| cidr.addr().is_loopback()),
+        }
+    }
+
+    /// Whether no connection at all would be intercepted, in either direction.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inbound_ports == InboundPorts::None
+            && self.outbound_cidrs == OutboundCidrs::None
+            && self.included_ports.is_empty()
+            && self.dns == Dns::Off
+    }
 }
 
 /// How inbound connections reach the proxy.
@@ -107,4 +147,32 @@ pub struct PortRange {
     pub first: u16,
     /// Highest port of the range.
     pub last: u16,
+}
+
+impl PortRange {
+    /// Every port there is.
+    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+
+    /// Whether `port` lies in the range.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl From<u16> for PortRange {
+    fn from(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+}
+
+/// As iptables writes it: `80`, or `8000:9000`.
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}:{}", self.first, self.last)
+        }
+    }
 }

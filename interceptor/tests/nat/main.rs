@@ -1,0 +1,5 @@
+//! Captures and the nat rules they stand for.
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its own data has failed")]
+
+mod golden;
+mod goldens;
