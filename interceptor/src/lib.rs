@@ -5,4 +5,5 @@ pub mod cgroup;
 pub mod datapath;
 pub mod nat;
 pub mod netns;
+pub mod parity;
 pub mod routes;

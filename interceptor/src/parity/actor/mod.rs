@@ -1,0 +1,146 @@
+//! Processes that act in a world: applications, servers, and a small sidecar proxy.
+//!
+//! An actor is the `interceptor` command again with its hidden subcommand `actor`, in a namespace, in a cgroup and with an
+//! owner of its own. It does what [`protocol::Request`] says, read from standard input, until that is closed.
+
+mod churn;
+mod process;
+pub mod protocol;
+mod proxy;
+mod server;
+mod socket;
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    path::Path,
+    process::{ChildStdin, ChildStdout, Stdio},
+    sync::PoisonError,
+};
+
+use anyhow::{Context as _, bail};
+
+pub use self::process::serve_requests;
+use self::protocol::{Answer, Churn, Churned, Connected, Datagram, Outcome, Reply, Request, Sighting, Tallied};
+use super::{plan::Place, world::World};
+
+/// Owner of a process: user and group id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// The runner's end of an actor. The process ends when its standard input is closed, so at the latest with this.
+pub struct Actor {
+    requests: ChildStdin,
+    replies: BufReader<ChildStdout>,
+}
+
+impl Actor {
+    /// Starts an actor; `interceptor` is the path of the `interceptor` command.
+    pub fn start(world: &World, interceptor: &Path, place: Place, owner: Owner) -> anyhow::Result<Self> {
+        let mut command = world.actor_command(interceptor, place, owner)?;
+        let child = world.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = child.stdin.take().context("the actor's standard input is a pipe")?;
+        let replies = child.stdout.take().context("the actor's standard output is a pipe")?;
+        Ok(Self { requests, replies: BufReader::new(replies) })
+    }
+
+    /// Connects; see [`Request::Connect`].
+    pub fn connect(&mut self, id: u32, to: SocketAddr, bind: Option<SocketAddr>) -> anyhow::Result<Connected> {
+        match self.request(&Request::Connect { id, to, bind })? {
+            Reply::Connected(connected) => Ok(connected),
+            other => unexpected(&other),
+        }
+    }
+
+    /// Sends a line and waits for the answer; see [`Request::Ask`].
+    pub fn ask(&mut self, id: u32, text: &str) -> anyhow::Result<Outcome<Answer>> {
+        match self.request(&Request::Ask { id, text: text.to_owned() })? {
+            Reply::Answer(answer) => Ok(answer),
+            other => unexpected(&other),
+        }
+    }
+
+    /// Closes a socket.
+    pub fn close(&mut self, id: u32) -> anyhow::Result<()> {
+        self.command(&Request::Close { id })
+    }
+
+    /// Sends a datagram and waits for the answer; see [`Request::Datagram`].
+    pub fn datagram(&mut self, to: SocketAddr, text: &str) -> anyhow::Result<Datagram> {
+        match self.request(&Request::Datagram { to, text: text.to_owned() })? {
+            Reply::Datagram(datagram) => Ok(datagram),
+            other => unexpected(&other),
+        }
+    }
+
+    /// Becomes a server; see [`Request::Serve`].
+    pub fn serve(&mut self, name: &str, tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
+        self.command(&Request::Serve { name: name.to_owned(), tcp: tcp.to_vec(), udp: udp.to_vec() })
+    }
+
+    /// Becomes a proxy; see [`Request::Proxy`].
+    pub fn proxy(&mut self, outbound: &[SocketAddr], inbound: &[SocketAddr]) -> anyhow::Result<()> {
+        self.command(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec() })
+    }
+
+    /// What this server or proxy accepted since the last call.
+    pub fn sightings(&mut self) -> anyhow::Result<Vec<Sighting>> {
+        match self.request(&Request::Sightings)? {
+            Reply::Sightings(sightings) => Ok(sightings),
+            other => unexpected(&other),
+        }
+    }
+
+    /// Makes many short connections; see [`Request::Churn`].
+    pub fn churn(&mut self, churn: Churn) -> anyhow::Result<Churned> {
+        match self.request(&Request::Churn(churn))? {
+            Reply::Churned(churned) => Ok(churned),
+            other => unexpected(&other),
+        }
+    }
+
+    /// Becomes the accepting side of [`Actor::churn`]; see [`Request::Tally`].
+    pub fn tally(&mut self, listen: SocketAddr) -> anyhow::Result<()> {
+        self.command(&Request::Tally { listen })
+    }
+
+    /// What [`Actor::tally`] counted so far.
+    pub fn tallied(&mut self) -> anyhow::Result<Tallied> {
+        match self.request(&Request::Tallied)? {
+            Reply::Tallied(tallied) => Ok(tallied),
+            other => unexpected(&other),
+        }
+    }
+
+    fn command(&mut self, request: &Request) -> anyhow::Result<()> {
+        match self.request(request)? {
+            Reply::Done => Ok(()),
+            other => unexpected(&other),
+        }
+    }
+
+    fn request(&mut self, request: &Request) -> anyhow::Result<Reply> {
+        let mut line = serde_json::to_string(request)?;
+        line.push('\n');
+        self.requests.write_all(line.as_bytes()).context("an actor does not take requests any more")?;
+        line.clear();
+        self.replies.read_line(&mut line).context("an actor's answer is lost")?;
+        if line.is_empty() {
+            bail!("an actor ended before its time, asked for {request:?}");
+        }
+        match serde_json::from_str(&line).with_context(|| format!("an actor answered {line:?}"))? {
+            Reply::Failed(reason) => bail!("{reason}"),
+            reply => Ok(reply),
+        }
+    }
+}
+
+fn unexpected<T>(reply: &Reply) -> anyhow::Result<T> {
+    bail!("an actor answered another question: {reply:?}")
+}

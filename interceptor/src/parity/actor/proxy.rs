@@ -1,0 +1,84 @@
+//! A sidecar proxy in small: it asks for the original destination and connects on to it.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
+    thread,
+};
+
+use nix::libc;
+use socket2::Type;
+
+use super::{
+    protocol::{Outcome, Sighting},
+    server::{Log, accept_each, listen},
+    socket::{errno, observe, open},
+};
+
+/// Istio's proxy connects to the workload from these, so that it is not intercepted again.
+const INBOUND_SOURCE: (IpAddr, IpAddr) =
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)));
+
+/// Listens on all of the addresses, then forwards on threads until the process ends.
+pub(super) fn serve(outbound: &[SocketAddr], inbound: &[SocketAddr], log: &Log) -> io::Result<()> {
+    let own: Arc<[u16]> = outbound.iter().chain(inbound).map(SocketAddr::port).collect();
+    for (addresses, is_inbound) in [(outbound, false), (inbound, true)] {
+        for address in addresses {
+            let (own, log) = (Arc::clone(&own), log.clone());
+            accept_each(listen(*address)?, move |listener, from, client| {
+                let seen = observe(&client);
+                let onward = match seen.original() {
+                    // As Istio's listeners do: a destination at the proxy's own port is a black hole, not a loop.
+                    Some(original) if own.contains(&original.port()) => Err(libc::ELOOP),
+                    Some(original) => connect_on(original, is_inbound),
+                    None => Err(libc::EDESTADDRREQ),
+                };
+                let told = onward.as_ref().map_err(|error| *error).and_then(|stream| {
+                    stream.local_addr().map_err(|error| errno(&error))
+                });
+                log.add(Sighting { listener, from, seen: Some(seen), onward: Some(told) });
+                onward.map_or_else(|_| hang_up(&client), |server| splice(&client, &server))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn connect_on(to: SocketAddr, is_inbound: bool) -> Outcome<TcpStream> {
+    let connect = || {
+        let socket = open(to, Type::STREAM)?;
+        if is_inbound {
+            let source = if to.is_ipv4() { INBOUND_SOURCE.0 } else { INBOUND_SOURCE.1 };
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        socket.connect(&to.into())?;
+        Ok(TcpStream::from(socket))
+    };
+    connect().map_err(|error: io::Error| errno(&error))
+}
+
+/// Ends the connection in good order. Closing with bytes unread would send a reset, now and then before the FIN.
+fn hang_up(mut client: &TcpStream) -> io::Result<()> {
+    client.shutdown(Shutdown::Write)?;
+    io::copy(&mut client, &mut io::sink()).map(drop)
+}
+
+/// Carries bytes both ways until both ends have finished.
+fn splice(client: &TcpStream, server: &TcpStream) -> io::Result<()> {
+    thread::scope(|scope| {
+        let back = scope.spawn(|| carry(server, client));
+        let there = carry(client, server);
+        match back.join() {
+            Ok(back) => there.and(back),
+            Err(_panic) => Err(io::Error::other("carrying bytes back panicked")),
+        }
+    })
+}
+
+fn carry(mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+    let carried = io::copy(&mut from, &mut to);
+    // The reader may be gone already, and then there is nobody left to tell.
+    let _gone = to.shutdown(Shutdown::Write);
+    carried.map(drop)
+}

@@ -1,0 +1,16 @@
+//! Connections made live under two backends, and everything their ends can see compared.
+//!
+//! A [`scenario`] says who connects where under which capture. The [`runner`] builds a [`world`] of namespaces for it, lets a
+//! [`backend`] intercept, has [`actor`]s connect, and writes down an [`observation`] per connection. The [`report`] sets the
+//! observations of two backends side by side.
+
+pub mod actor;
+pub mod backend;
+pub mod catalogue;
+pub mod observation;
+pub mod plan;
+pub mod proxy;
+pub mod report;
+pub mod runner;
+pub mod scenario;
+pub mod world;

@@ -1,0 +1,54 @@
+//! The sidecar proxy of a world, whichever program it is.
+
+use std::{net::SocketAddr, path::Path};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::{
+    actor::{Actor, Owner, protocol::Sighting},
+    plan::Place,
+    world::World,
+};
+
+/// Istio's port for connections of the workload's own.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Istio's port for connections to the workload.
+pub const INBOUND_PORT: u16 = 15006;
+/// Who Istio's proxy runs as.
+pub const OWNER: Owner = Owner { uid: 1337, gid: 1337 };
+
+/// Which program is the proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyKind {
+    /// A small one of our own, which tells everything it sees.
+    #[default]
+    Builtin,
+}
+
+/// A running proxy.
+pub trait Proxy {
+    /// What it accepted since the last call.
+    fn sightings(&mut self) -> anyhow::Result<Vec<Sighting>>;
+}
+
+impl ProxyKind {
+    /// Starts the proxy of a pod and returns when it listens.
+    pub fn start(self, world: &World, interceptor: &Path, pod: Place) -> anyhow::Result<Box<dyn Proxy>> {
+        match self {
+            Self::Builtin => {
+                let mut actor = Actor::start(world, interceptor, pod, OWNER)?;
+                let any = |port| SocketAddr::from(([0; 4], port));
+                actor.proxy(&[any(OUTBOUND_PORT)], &[any(INBOUND_PORT)])?;
+                Ok(Box::new(actor))
+            }
+        }
+    }
+}
+
+impl Proxy for Actor {
+    fn sightings(&mut self) -> anyhow::Result<Vec<Sighting>> {
+        Self::sightings(self)
+    }
+}

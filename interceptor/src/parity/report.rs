@@ -1,0 +1,131 @@
+//! Two backends set side by side: which facts differ, and whether that was meant.
+
+use serde::Serialize;
+
+use super::{
+    backend::Backend,
+    observation::{Fact, Observation},
+    runner::Run,
+    scenario::{Expected, Scenario},
+};
+
+/// The comparison of every scenario.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Backends in the order of every row's observations: the baseline if there is one, left, right.
+    pub backends: Vec<Backend>,
+    /// A row per connection.
+    pub rows: Vec<Row>,
+}
+
+/// One connection under every backend.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Who connects to where.
+    pub connection: String,
+    /// What was seen, by backend; or why nothing could be.
+    pub seen: Vec<Result<Observation, String>>,
+    /// How right compares with left.
+    pub verdict: Verdict,
+}
+
+/// How right compares with left.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every fact is equal.
+    Equal,
+    /// Facts differ as the scenario says they must.
+    Explained(Vec<Difference>),
+    /// Facts differ that should not, or do not differ as they should.
+    Different(Vec<Difference>),
+    /// One side could not be observed.
+    Failed,
+}
+
+/// One fact in which right differs from left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Which fact.
+    pub fact: String,
+    /// Its value on the left; empty if it is not there.
+    pub left: String,
+    /// Its value on the right; empty if it is not there.
+    pub right: String,
+    /// What the scenario says about it, if anything.
+    pub reason: Option<&'static str>,
+}
+
+impl Report {
+    /// Compares the last two backends of `runs`, which has a row per scenario and a run per backend.
+    #[must_use]
+    pub fn new(scenarios: &[Scenario], backends: &[Backend], runs: &[Vec<Run>]) -> Self {
+        let rows = scenarios.iter().zip(runs).flat_map(|(scenario, runs)| rows(scenario, backends, runs)).collect();
+        Self { backends: backends.to_vec(), rows }
+    }
+
+    /// Rows that speak against right being like left.
+    pub fn objections(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| matches!(row.verdict, Verdict::Different(_) | Verdict::Failed))
+    }
+}
+
+fn rows(scenario: &Scenario, backends: &[Backend], runs: &[Run]) -> Vec<Row> {
+    let row = |(index, connection): (usize, &super::scenario::Connection)| {
+        let seen: Vec<_> = runs
+            .iter()
+            .map(|run| match run {
+                Ok(observations) => Ok(observations[index].clone()),
+                Err(error) => Err(format!("{error:#}")),
+            })
+            .collect();
+        let verdict = match (backends, seen.as_slice()) {
+            ([.., left, right], [.., Ok(on_left), Ok(on_right)]) => {
+                compare(&scenario.expected, index, (*left, on_left), (*right, on_right))
+            }
+            _ => Verdict::Failed,
+        };
+        Row { scenario: scenario.name.clone(), connection: connection.to_string(), seen, verdict }
+    };
+    scenario.connections.iter().enumerate().map(row).collect()
+}
+
+/// Compares fact by fact. A fact with a pinned difference must have exactly the pinned values, so one that has
+/// silently become equal is found too.
+fn compare(
+    expected: &[Expected],
+    connection: usize,
+    (left, on_left): (Backend, &Observation),
+    (right, on_right): (Backend, &Observation),
+) -> Verdict {
+    let only_right = on_right.facts.iter().filter(|fact| on_left.facts.iter().all(|other| other.name != fact.name));
+    let names: Vec<&Fact> = on_left.facts.iter().chain(only_right).collect();
+    let mut explained = Vec::new();
+    let mut different = Vec::new();
+    for fact in names {
+        let (value_left, value_right) = (on_left.value(&fact.name), on_right.value(&fact.name));
+        let pin = expected.iter().find(|expected| expected.is_about(connection, fact));
+        let as_pinned = pin.is_none_or(|pin| {
+            let holds = |backend, value| pin.value(backend).is_none_or(|pinned| pinned == value);
+            holds(left, value_left) && holds(right, value_right)
+        });
+        let difference = Difference {
+            fact: fact.name.clone(),
+            left: value_left.to_owned(),
+            right: value_right.to_owned(),
+            reason: pin.map(|pin| pin.reason),
+        };
+        match (value_left == value_right, as_pinned, pin) {
+            (true, true, _) => {}
+            (false, true, Some(_)) => explained.push(difference),
+            _ => different.push(difference),
+        }
+    }
+    match (different.is_empty(), explained.is_empty()) {
+        (false, _) => Verdict::Different(different),
+        (true, false) => Verdict::Explained(explained),
+        (true, true) => Verdict::Equal,
+    }
+}

@@ -1,0 +1,168 @@
+//! A scenario: who connects to where, under which capture, with whom listening. Pure data; the runner gives it life.
+
+use std::{fmt, net::SocketAddr};
+
+use super::{
+    actor::Owner,
+    backend::Backend,
+    observation::Fact,
+    plan::{self, Family, Host, Place},
+    world::Layout,
+};
+
+/// Some connections in one world, made one after the other and all kept open to the end.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What it is about, in plain words; no two scenarios have the same.
+    pub name: String,
+    /// What is intercepted of each pod, as flags of `interceptor apply`.
+    pub capture: Vec<&'static str>,
+    /// What the world consists of.
+    pub layout: Layout,
+    /// Whether the proxies run; if not, nothing listens on their ports.
+    pub proxy_runs: bool,
+    /// The connections in the order in which they are made.
+    pub connections: Vec<Connection>,
+    /// Differences between nat and eBPF that are meant to be.
+    pub expected: Vec<Expected>,
+}
+
+/// One connection, or one datagram and its answer.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Who makes it.
+    pub client: Client,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// What the client's socket is bound to first.
+    pub bind: Option<Endpoint>,
+    /// Where it goes.
+    pub to: Endpoint,
+}
+
+/// A process that connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// Where it is.
+    pub place: Place,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// An ordinary application in the pod.
+pub const APP: Client = Client { place: Place::Pod, owner: Owner { uid: 1000, gid: 1000 } };
+/// An application of root's in the pod.
+pub const ROOT: Client = Client { place: Place::Pod, owner: Owner { uid: 0, gid: 0 } };
+/// A process of the proxy's user and group in the pod.
+pub const PROXY: Client = Client { place: Place::Pod, owner: Owner { uid: 1337, gid: 1337 } };
+/// A process in the pod that shares only the group with the proxy.
+pub const PROXY_GROUP: Client = Client { place: Place::Pod, owner: Owner { uid: 2000, gid: 1337 } };
+/// An ordinary application in the second pod.
+pub const SECOND_APP: Client = Client { place: Place::SecondPod, owner: APP.owner };
+/// Somebody on another host.
+pub const REMOTE: Client = Client { place: Place::Peer, owner: APP.owner };
+
+/// TCP or UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// A connection, with one line asked and answered over it.
+    Tcp,
+    /// A datagram and its answer.
+    Udp,
+}
+
+/// An address and port of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whose address, or `None` for the wildcard address.
+    pub host: Option<Host>,
+    /// Its family.
+    pub family: Family,
+    /// The port, zero for one of the kernel's choice.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// The endpoint as the socket calls take it.
+    #[must_use]
+    pub fn address(self) -> SocketAddr {
+        let any = match self.family {
+            Family::V4 => SocketAddr::from(([0; 4], self.port)),
+            Family::V6 => SocketAddr::from(([0; 16], self.port)),
+        };
+        self.host.map_or(any, |host| SocketAddr::new(host.address(self.family), self.port))
+    }
+}
+
+/// A fact that is different under nat and under eBPF, on purpose. Both values are pinned.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Index of the connection.
+    pub connection: usize,
+    /// Which fact, as [`Fact::name`] gives it.
+    pub fact: &'static str,
+    /// Its value under a nat backend.
+    pub nat: &'static str,
+    /// Its value under eBPF.
+    pub ebpf: &'static str,
+    /// Why they differ.
+    pub reason: &'static str,
+}
+
+impl Expected {
+    /// Whether this speaks of that fact of that connection.
+    #[must_use]
+    pub fn is_about(&self, connection: usize, fact: &Fact) -> bool {
+        self.connection == connection && self.fact == fact.name
+    }
+
+    /// The value pinned for a backend; without interception there is none.
+    #[must_use]
+    pub fn value(&self, backend: Backend) -> Option<&'static str> {
+        match backend {
+            Backend::None => None,
+            Backend::IptablesNft | Backend::IptablesLegacy => Some(self.nat),
+            Backend::Ebpf => Some(self.ebpf),
+        }
+    }
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.client)?;
+        if let Some(bind) = self.bind {
+            write!(f, " from {bind}")?;
+        }
+        write!(f, " → {}", self.to)?;
+        match self.protocol {
+            Protocol::Tcp => Ok(()),
+            Protocol::Udp => f.write_str(" (UDP)"),
+        }
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            APP => f.write_str("app"),
+            ROOT => f.write_str("root's app"),
+            PROXY => f.write_str("proxy"),
+            SECOND_APP => f.write_str("app in pod2"),
+            REMOTE => f.write_str("client"),
+            Self { place, owner: Owner { uid, gid } } => write!(f, "uid {uid} gid {gid} in {place}"),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = match self.host {
+            Some(host) => plan::name(host.address(self.family)),
+            None => "*".to_owned(),
+        };
+        match self.port {
+            0 => f.write_str(&host),
+            port => write!(f, "{host}:{port}"),
+        }
+    }
+}
