@@ -35,7 +35,9 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// The path is something else.
-    #[error("{path} is not a folder of a cgroup v2 hierarchy; `grep cgroup2 /proc/self/mountinfo` shows where one is")]
+    #[error(
+        "{path} is not a folder of a cgroup v2 hierarchy; `grep cgroup2 /proc/self/mountinfo` shows where one is"
+    )]
     NotOne {
         /// The path given.
         path: PathBuf,

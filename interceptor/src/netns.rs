@@ -31,7 +31,9 @@ pub struct Netns {
 #[derive(Debug, Error)]
 pub enum NetnsError {
     /// The path cannot be opened.
-    #[error("cannot open the network namespace {path}: {source}; name a file like /run/netns/NAME or /proc/PID/ns/net")]
+    #[error(
+        "cannot open the network namespace {path}: {source}; name a file like /run/netns/NAME or /proc/PID/ns/net"
+    )]
     Open {
         /// The path given.
         path: PathBuf,
@@ -63,8 +65,7 @@ const NSFS_MAGIC: libc::__fsword_t = 0x6e73_6673;
 impl Netns {
     /// Opens the namespace a path names.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let file =
-            File::open(path).map_err(|source| NetnsError::Open { path: path.to_owned(), source })?;
+        let file = File::open(path).map_err(|source| NetnsError::Open { path: path.to_owned(), source })?;
         let is_namespace = fstatfs(&file).is_ok_and(|stat| stat.filesystem_type() == FsType(NSFS_MAGIC));
         if !is_namespace {
             return Err(NetnsError::NotOne { path: path.to_owned() });
@@ -97,9 +98,8 @@ impl Netns {
     /// Its cookie, which names it for as long as the system runs and is never reused.
     pub fn cookie(&self) -> Result<u64, NetnsError> {
         self.run(|| {
-            let socket =
-                socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-                    .map_err(NetnsError::Cookie)?;
+            let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+                .map_err(NetnsError::Cookie)?;
             netns_cookie(&socket).map_err(NetnsError::Cookie)
         })?
     }

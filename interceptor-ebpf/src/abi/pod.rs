@@ -1,6 +1,8 @@
 //! Leave for userspace to copy these types in and out of maps byte by byte.
 
-use super::{Address, Counters, Endpoint, Entry, EntryKey, Flow, Label, ListenerKey, Pending, SocketRecord, Workload};
+use super::{
+    Address, Counters, Endpoint, Entry, EntryKey, Flow, Label, ListenerKey, Pending, SocketRecord, Workload,
+};
 
 macro_rules! plain_data {
     ($($type:ty),+ $(,)?) => {
@@ -11,4 +13,16 @@ macro_rules! plain_data {
     };
 }
 
-plain_data!(Address, Counters, Endpoint, Entry, EntryKey, Flow, Label, ListenerKey, Pending, SocketRecord, Workload);
+plain_data!(
+    Address,
+    Counters,
+    Endpoint,
+    Entry,
+    EntryKey,
+    Flow,
+    Label,
+    ListenerKey,
+    Pending,
+    SocketRecord,
+    Workload
+);

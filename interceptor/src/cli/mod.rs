@@ -1,21 +1,45 @@
 //! The command line.
 
 mod actor;
+mod apply;
+mod output;
 mod parity;
+mod release;
+mod status;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use interceptor::{
+    capture::CaptureError,
+    cgroup::CgroupError,
+    datapath::{self, DatapathError},
+    netns::NetnsError,
+};
 
 /// Transparent interception of a workload's traffic for a sidecar proxy.
+///
+/// A workload is a network namespace. Its connections reach the proxy as under Istio's iptables rules, but by eBPF
+/// programs at the socket: no conntrack entry, no rule per packet. The programs stay in force without a process, until
+/// `release` or `uninstall`.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 126 validation failed (as istio-iptables).
 #[derive(Parser, Debug)]
+#[command(version)]
 struct Cli {
+    /// Folder of a bpffs that holds everything that is in force.
+    #[arg(long, global = true, value_name = "FOLDER", default_value_os_t = datapath::default_state_folder())]
+    state_dir: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Apply(Box<apply::Args>),
+    Release(release::Args),
+    Uninstall(release::UninstallArgs),
+    Status(status::Args),
     Parity(parity::Args),
     #[command(hide = true)]
     Actor(actor::ActorArgs),
@@ -24,16 +48,35 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = Cli::parse();
+    let state = cli.state_dir.as_path();
+    let outcome = match cli.command {
+        Command::Apply(args) => apply::run(&args, state),
+        Command::Release(args) => release::run(&args, state),
+        Command::Uninstall(_) => release::uninstall(state),
+        Command::Status(args) => status::run(&args, state),
         Command::Parity(args) => parity::run(&args),
         Command::Actor(args) => actor::act(&args),
         Command::Enter(args) => actor::enter(&args),
     };
     outcome.unwrap_or_else(|error| {
-        #[expect(clippy::print_stderr, reason = "this is where a command's error reaches its user")]
-        {
-            eprintln!("error: {error:#}");
-        }
-        ExitCode::FAILURE
+        output::error(&error);
+        if is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
+    })
+}
+
+/// Whether the error lies in what was typed rather than in what happened: a path that names something else, a value
+/// nothing could enforce.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<CaptureError>().is_some_and(CaptureError::is_usage)
+            || matches!(
+                cause.downcast_ref::<DatapathError>(),
+                Some(
+                    DatapathError::Netns(NetnsError::NotOne { .. })
+                        | DatapathError::Cgroup(CgroupError::NotOne { .. })
+                )
+            )
+            || matches!(cause.downcast_ref::<NetnsError>(), Some(NetnsError::NotOne { .. }))
     })
 }

@@ -9,12 +9,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use interceptor::parity::{
-    backend::Backend,
-    catalogue,
-    proxy::ProxyKind,
-    report::Report,
-    runner::Runner,
-    scenario::Scenario,
+    backend::Backend, catalogue, proxy::ProxyKind, report::Report, runner::Runner, scenario::Scenario,
 };
 
 mod table;

@@ -66,8 +66,7 @@ pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
     rights::check()?;
     let workload = enrolment.netns.cookie()?;
     let view = View::of(enrolment.netns, &enrolment.capture.excluded_interfaces)?;
-    let table =
-        PolicyTable::build(enrolment.capture, &view.routes, &view.interfaces, enrolment.enforcement);
+    let table = PolicyTable::build(enrolment.capture, &view.routes, &view.interfaces, enrolment.enforcement);
     let cgroup = match enrolment.cgroup {
         Some(path) => Cgroup::open(path)?,
         None => Cgroup::root()?,
@@ -187,7 +186,8 @@ fn attach_hooks(
     undo: &mut Undo,
 ) -> Result<bool, DatapathError> {
     let mut changed = false;
-    let wanted = cgroup.id().map_err(|source| DatapathError::State { folder: cgroup.path().to_owned(), source })?;
+    let wanted =
+        cgroup.id().map_err(|source| DatapathError::State { folder: cgroup.path().to_owned(), source })?;
     for (name, attach) in CGROUP_HOOKS {
         let pin = state.links().join(name);
         if let Some(link) = existing_link(&pin)? {

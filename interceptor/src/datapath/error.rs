@@ -55,12 +55,12 @@ pub enum DatapathError {
     #[error("cannot make or open the BPF maps: {}", sources(.0))]
     Object(Box<aya::EbpfError>),
     /// The kernel refused a program.
-    #[error("the kernel refused the BPF program {name}: {}", last_line(.source))]
+    #[error("the kernel refused the BPF program {name}: {}", last_line(.error))]
     Refused {
         /// The program.
         name: &'static str,
         /// What the kernel said, with the verifier's log.
-        source: Box<aya::programs::ProgramError>,
+        error: Box<aya::programs::ProgramError>,
     },
     /// The object lacks a program this version attaches.
     #[error("the BPF object has no program {name}: this build is broken")]
@@ -98,7 +98,9 @@ pub enum DatapathError {
         source: Box<aya::maps::MapError>,
     },
     /// The namespace is not under interception.
-    #[error("the network namespace {path} is not under interception; `interceptor status` lists those that are")]
+    #[error(
+        "the network namespace {path} is not under interception; `interceptor status` lists those that are"
+    )]
     NotEnrolled {
         /// The path of the namespace.
         path: PathBuf,
@@ -123,10 +125,15 @@ fn sources(error: &dyn std::error::Error) -> String {
 fn last_line(error: &aya::programs::ProgramError) -> String {
     if let aya::programs::ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
-        let reason = log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("processed"));
+        let reason =
+            log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !is_statistics(line));
         return reason.map_or_else(|| io_error.to_string(), |reason| format!("{reason} ({io_error})"));
     }
     sources(error)
+}
+
+fn is_statistics(line: &str) -> bool {
+    ["processed ", "stack depth ", "verification time "].iter().any(|start| line.starts_with(start))
 }
 
 /// EPERM on attaching means that a program attached without sharing holds the hook.

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use aya::{
-    maps::{HashMap, HashOfMaps, LpmTrie, Map, MapData, MapError, PerCpuHashMap, PerCpuValues, lpm_trie::Key},
+    maps::{
+        HashMap, HashOfMaps, LpmTrie, Map, MapData, MapError, PerCpuHashMap, PerCpuValues, lpm_trie::Key,
+    },
     util::nr_cpus,
 };
 use interceptor_ebpf::{
@@ -54,7 +56,9 @@ impl Maps {
 
     /// The workload's own entry of its table; none if it is not enrolled or the table is broken.
     pub(super) fn workload(&self, workload: u64) -> Result<Option<Workload>, DatapathError> {
-        let Some(trie) = found(self.workloads.get(&workload, 0), "read a policy table")? else { return Ok(None) };
+        let Some(trie) = found(self.workloads.get(&workload, 0), "read a policy table")? else {
+            return Ok(None);
+        };
         let key = Key::new(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
         let entry = found(trie.get(&key, 0), "read a policy table")?;
         Ok(entry.map(|entry| *Workload::of_entry(&entry)))
@@ -104,7 +108,8 @@ impl Maps {
         let Some(by_cpu) = found(self.counters.get(&workload, 0), "read the workload's counters")? else {
             return Ok(Vec::new());
         };
-        let sum = |reason: Reason| by_cpu.iter().map(|counters| counters.by_reason[reason as usize]).sum::<u64>();
+        let sum =
+            |reason: Reason| by_cpu.iter().map(|counters| counters.by_reason[reason as usize]).sum::<u64>();
         Ok(Reason::ALL.iter().map(|reason| (*reason, sum(*reason))).filter(|(_, count)| *count > 0).collect())
     }
 
@@ -123,7 +128,9 @@ fn found<T>(result: Result<T, MapError>, action: &'static str) -> Result<Option<
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(None)
+        }
         Err(source) => Err(failed(action)(source)),
     }
 }

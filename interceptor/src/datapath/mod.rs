@@ -15,7 +15,7 @@ mod table;
 use std::path::PathBuf;
 
 pub use self::{
-    enrol::{Enrolment, Outcome, enrol, release, uninstall},
+    enrol::{Change, Enrolment, Outcome, enrol, release, uninstall},
     error::DatapathError,
     state::BPFFS,
     status::{HookStatus, Status, WorkloadStatus, status},

@@ -72,7 +72,7 @@ impl Object {
             Program::SkLookup(program) => program.load(),
             _ => return Err(DatapathError::NoProgram { name }),
         };
-        let refused = |source| DatapathError::Refused { name, source: Box::new(source) };
+        let refused = |error| DatapathError::Refused { name, error: Box::new(error) };
         loaded.map_err(refused)?;
         program.fd().map(AsFd::as_fd).map_err(refused)
     }

@@ -21,7 +21,12 @@ pub(super) fn check() -> Result<(), DatapathError> {
         return Err(DatapathError::Rights { missing: missing.join(" and ") });
     }
     let needed = [
-        (ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie, "the netns cookie in sock_ops programs", "5.15"),
+        (
+            ProgramType::SockOps,
+            BpfHelper::BPF_FUNC_get_netns_cookie,
+            "the netns cookie in sock_ops programs",
+            "5.15",
+        ),
         (
             ProgramType::CgroupSockopt,
             BpfHelper::BPF_FUNC_get_netns_cookie,

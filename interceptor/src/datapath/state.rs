@@ -121,7 +121,8 @@ fn mount_bpffs(folder: &Path) -> Result<(), DatapathError> {
     }
     // Two commands that both found it missing must not mount it twice: the second mount would hide the first's pins.
     let point = File::open(BPFFS).map_err(|error| refused(format!("{BPFFS}: {error}")))?;
-    let _lock = Flock::lock(point, FlockArg::LockExclusive).map_err(|(_, errno)| refused(errno.to_string()))?;
+    let _lock =
+        Flock::lock(point, FlockArg::LockExclusive).map_err(|(_, errno)| refused(errno.to_string()))?;
     if is_bpffs(Path::new(BPFFS)) {
         return Ok(());
     }

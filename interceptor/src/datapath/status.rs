@@ -86,10 +86,18 @@ pub fn status(folder: &Path) -> Result<Status, DatapathError> {
     status.pending = maps.pending();
     for cookie in maps.all()? {
         let steered = existing_link(&state.steering(cookie))?.is_some_and(|link| link.attached_to != 0);
-        let connections =
-            maps.counts(cookie)?.into_iter().map(|(reason, count)| ReasonCount { reason: reason.name(), count });
+        let connections = maps
+            .counts(cookie)?
+            .into_iter()
+            .map(|(reason, count)| ReasonCount { reason: reason.name(), count });
         let workload = maps.workload(cookie)?.unwrap_or_default();
-        status.workloads.push(describe(cookie, &workload, maps.label(cookie)?, steered, connections.collect()));
+        status.workloads.push(describe(
+            cookie,
+            &workload,
+            maps.label(cookie)?,
+            steered,
+            connections.collect(),
+        ));
     }
     Ok(status)
 }

@@ -58,7 +58,8 @@ pub(super) fn create_link(program: BorrowedFd<'_>, target: &File, attach: Attach
 /// Gives a link or program a name in bpffs, which keeps it alive.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    bpf(BPF_OBJ_PIN, &PathRequest { name: name.as_ptr() as u64, object: object.as_raw_fd(), flags: 0 }).map(drop)
+    bpf(BPF_OBJ_PIN, &PathRequest { name: name.as_ptr() as u64, object: object.as_raw_fd(), flags: 0 })
+        .map(drop)
 }
 
 /// Opens a pinned object.
@@ -117,7 +118,8 @@ struct PathRequest {
 fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes of the request, and writes only where the request's own
     // pointers say, which live as long as the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(request), size_of::<T>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(request), size_of::<T>()) };
     i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
 }
 

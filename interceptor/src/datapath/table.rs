@@ -117,11 +117,14 @@ impl PolicyTable {
     }
 
     fn ports(&mut self, capture: &Capture) {
-        let outbound = [(&capture.included_ports, Marks::INCLUDED), (&capture.excluded_ports, Marks::EXCLUDED)];
+        let outbound =
+            [(&capture.included_ports, Marks::INCLUDED), (&capture.excluded_ports, Marks::EXCLUDED)];
         self.mark_ports(Subject::OutboundPort, &outbound);
         match &capture.inbound_ports {
             InboundPorts::None => {}
-            InboundPorts::AllExcept(ports) => self.mark_ports(Subject::InboundPort, &[(ports, Marks::EXCLUDED)]),
+            InboundPorts::AllExcept(ports) => {
+                self.mark_ports(Subject::InboundPort, &[(ports, Marks::EXCLUDED)])
+            }
             InboundPorts::Only(ports) => self.mark_ports(Subject::InboundPort, &[(ports, Marks::INCLUDED)]),
         }
     }
@@ -217,7 +220,7 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
     }
     switch(!matches!(capture.dns, Dns::Off), Switches::DNS);
     switch(matches!(capture.dns, Dns::All), Switches::DNS_ALL);
-    switch(includes_loopback(capture), Switches::LOOPBACK_INCLUDED);
+    switch(capture.includes_loopback(), Switches::LOOPBACK_INCLUDED);
     switch(capture.ipv6, Switches::IPV6);
     switch(!capture.excluded_interfaces.is_empty(), Switches::EXCLUDED_INTERFACES);
     switch(capture.inbound_mode == InboundMode::Tproxy, Switches::TPROXY);
@@ -233,15 +236,6 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
         tunnel_port: capture.tunnel_port,
         dns_port: DNS_PORT,
         reserved: [0; 3],
-    }
-}
-
-/// Whether an included range begins at a loopback address, in either family: Istio's condition for dropping the
-/// rule that lets local calls pass.
-fn includes_loopback(capture: &Capture) -> bool {
-    match &capture.outbound_cidrs {
-        OutboundCidrs::Only(cidrs) => cidrs.iter().any(|cidr| cidr.addr().is_loopback()),
-        OutboundCidrs::None | OutboundCidrs::All => false,
     }
 }
 

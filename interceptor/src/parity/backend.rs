@@ -42,7 +42,13 @@ impl fmt::Display for Backend {
 
 impl Backend {
     /// Puts a pod under interception. `interceptor` is the path of the `interceptor` command.
-    pub fn apply(self, world: &World, interceptor: &Path, pod: Place, capture: &[&str]) -> anyhow::Result<()> {
+    pub fn apply(
+        self,
+        world: &World,
+        interceptor: &Path,
+        pod: Place,
+        capture: &[&str],
+    ) -> anyhow::Result<()> {
         match self {
             Self::None => Ok(()),
             Self::IptablesNft => restore(world, pod, "iptables-nft-restore"),

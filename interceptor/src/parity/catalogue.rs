@@ -3,14 +3,28 @@
 use super::{
     plan::{Family, Host, Place},
     scenario::{
-        APP, Client, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, Protocol, REMOTE, ROOT, SECOND_APP, Scenario,
+        APP, Client, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, Protocol, REMOTE, ROOT, SECOND_APP,
+        Scenario,
     },
     world::Layout,
 };
 
 /// The flags Istio's injector gives the init container of an ordinary pod.
 pub const INJECTED: [&str; 14] = [
-    "-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-b", "*", "-d", "15090,15021,15020",
+    "-p",
+    "15001",
+    "-z",
+    "15006",
+    "-u",
+    "1337",
+    "-m",
+    "REDIRECT",
+    "-i",
+    "*",
+    "-b",
+    "*",
+    "-d",
+    "15090,15021,15020",
 ];
 
 /// TCP ports the workload serves itself, on every address: those Istio leaves alone and some it does not.
@@ -40,7 +54,10 @@ fn outbound() -> Vec<Scenario> {
         one("app to the tunnel port of a remote host", tcp(APP, Host::Service(1), 15008)),
         one("app to an inbound-excluded port of a remote host", tcp(APP, Host::Service(1), 15020)),
         one("app to a remote port where nobody listens", tcp(APP, Host::Service(1), 81)),
-        one("app bound to the pod's address to a remote service", bound(APP, Host::Pod, 0, Host::Service(1), 80)),
+        one(
+            "app bound to the pod's address to a remote service",
+            bound(APP, Host::Pod, 0, Host::Service(1), 80),
+        ),
         one("app sends a datagram", udp(APP, Host::Service(1), 5300)),
         one("app asks a DNS server, DNS capture off", udp(APP, Host::Service(1), 53)),
         one("proxy sends a datagram", udp(PROXY, Host::Service(1), 5300)),
@@ -114,10 +131,8 @@ fn shared_ports() -> Vec<Scenario> {
         ..tcp(APP, Host::Service(service), 80)
     };
     let to_port = |port| bound(REMOTE, Host::Peer, SHARED_PORT, Host::Pod, port);
-    let second_pod = Connection {
-        client: SECOND_APP,
-        ..bound(APP, Host::SecondPod, SHARED_PORT, Host::Service(2), 80)
-    };
+    let second_pod =
+        Connection { client: SECOND_APP, ..bound(APP, Host::SecondPod, SHARED_PORT, Host::Service(2), 80) };
     vec![
         Scenario {
             expected: collision("pod:other", "pod:src"),

@@ -90,13 +90,16 @@ impl Facts {
     fn add_stream(&mut self, connected: &Connected, answer: Option<&Outcome<Answer>>, ports: Ports) {
         self.add("app.connect", told(connected.outcome, |()| "ok".to_owned()));
         self.add_seen("app", &connected.seen, ports);
-        self.add("app.answer", match answer {
-            None => "none".to_owned(),
-            Some(answer) => told(answer.clone(), |answer| match answer {
-                Answer::Line(line) => line,
-                Answer::Closed => "closed".to_owned(),
-            }),
-        });
+        self.add(
+            "app.answer",
+            match answer {
+                None => "none".to_owned(),
+                Some(answer) => told(answer.clone(), |answer| match answer {
+                    Answer::Line(line) => line,
+                    Answer::Closed => "closed".to_owned(),
+                }),
+            },
+        );
     }
 
     fn add_datagram(&mut self, datagram: &Datagram, ports: Ports) {

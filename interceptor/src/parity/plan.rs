@@ -108,7 +108,8 @@ pub const SERVICES: u8 = 4;
 #[must_use]
 pub fn name(address: IpAddr) -> String {
     let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-    let named = [("pod", Host::Pod), ("pod2", Host::SecondPod), ("peer", Host::Peer), ("nowhere", Host::Nowhere)];
+    let named =
+        [("pod", Host::Pod), ("pod2", Host::SecondPod), ("peer", Host::Peer), ("nowhere", Host::Nowhere)];
     if let Some((name, _)) = named.iter().find(|(_, host)| host.address(family) == address) {
         return (*name).to_owned();
     }
@@ -137,10 +138,6 @@ impl Link {
         };
         let v4 = |host| IpAddr::V4(Ipv4Addr::new(10, 77, subnet, host));
         let v6 = |host| IpAddr::V6(Ipv6Addr::new(0xfd77, subnet.into(), 0, 0, 0, 0, 0, host));
-        Some(Self {
-            peer_name,
-            pod: [(v4(2), 24), (v6(2), 64)],
-            peer: [(v4(1), 24), (v6(1), 64)],
-        })
+        Some(Self { peer_name, pod: [(v4(2), 24), (v6(2), 64)], peer: [(v4(1), 24), (v6(1), 64)] })
     }
 }

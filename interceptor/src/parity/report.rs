@@ -62,7 +62,8 @@ impl Report {
     /// Compares the last two backends of `runs`, which has a row per scenario and a run per backend.
     #[must_use]
     pub fn new(scenarios: &[Scenario], backends: &[Backend], runs: &[Vec<Run>]) -> Self {
-        let rows = scenarios.iter().zip(runs).flat_map(|(scenario, runs)| rows(scenario, backends, runs)).collect();
+        let rows =
+            scenarios.iter().zip(runs).flat_map(|(scenario, runs)| rows(scenario, backends, runs)).collect();
         Self { backends: backends.to_vec(), rows }
     }
 
@@ -100,7 +101,8 @@ fn compare(
     (left, on_left): (Backend, &Observation),
     (right, on_right): (Backend, &Observation),
 ) -> Verdict {
-    let only_right = on_right.facts.iter().filter(|fact| on_left.facts.iter().all(|other| other.name != fact.name));
+    let only_right =
+        on_right.facts.iter().filter(|fact| on_left.facts.iter().all(|other| other.name != fact.name));
     let names: Vec<&Fact> = on_left.facts.iter().chain(only_right).collect();
     let mut explained = Vec::new();
     let mut different = Vec::new();

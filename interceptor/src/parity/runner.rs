@@ -42,7 +42,12 @@ impl Runner {
     /// Runs every scenario under every backend, as many at once as there are processors.
     ///
     /// The result has a row per scenario with a run per backend, in the orders given. `done` is called after each run.
-    pub fn run_all(&self, scenarios: &[Scenario], backends: &[Backend], done: impl Fn() + Sync) -> Vec<Vec<Run>> {
+    pub fn run_all(
+        &self,
+        scenarios: &[Scenario],
+        backends: &[Backend],
+        done: impl Fn() + Sync,
+    ) -> Vec<Vec<Run>> {
         let jobs: Vec<_> = scenarios.iter().flat_map(|s| backends.iter().map(move |b| (s, *b))).collect();
         let runs: Vec<OnceLock<Run>> = jobs.iter().map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);
@@ -93,7 +98,12 @@ struct Stage<'w> {
 
 impl<'w> Stage<'w> {
     /// Intercepts the pods, then starts proxies and servers: the order in which a pod starts.
-    fn set(runner: &'w Runner, world: &'w World, scenario: &Scenario, backend: Backend) -> anyhow::Result<Self> {
+    fn set(
+        runner: &'w Runner,
+        world: &'w World,
+        scenario: &Scenario,
+        backend: Backend,
+    ) -> anyhow::Result<Self> {
         let mut stage =
             Self { runner, world, proxies: Vec::new(), servers: Vec::new(), clients: HashMap::new() };
         let pods = [Some(Place::Pod), scenario.layout.second_pod.then_some(Place::SecondPod)];
@@ -109,7 +119,9 @@ impl<'w> Stage<'w> {
     }
 
     fn serve(&mut self, place: Place, tcp: &[u16], udp: &[u16]) -> anyhow::Result<()> {
-        let any = |ports: &[u16]| -> Vec<_> { ports.iter().map(|port| SocketAddr::from(([0; 4], *port))).collect() };
+        let any = |ports: &[u16]| -> Vec<_> {
+            ports.iter().map(|port| SocketAddr::from(([0; 4], *port))).collect()
+        };
         let mut server = Actor::start(self.world, &self.runner.interceptor, place, APP.owner)?;
         let name = server_name(place);
         server.serve(name, &any(tcp), &any(udp))?;

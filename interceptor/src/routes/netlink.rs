@@ -96,7 +96,9 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
 async fn ask(handle: &Handle, destination: IpAddr) -> Result<Answer, RoutesError> {
     let request = match destination {
         IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build(),
-        IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build(),
+        IpAddr::V6(address) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build()
+        }
     };
     let mut stream = handle.route().get(request).execute();
     let reply = match stream.try_next().await {

@@ -17,7 +17,8 @@ pub(super) fn representative(prefix: &IpNet, prefixes: &[IpNet]) -> Option<IpAdd
         .collect();
     let mut candidate = prefix.network();
     loop {
-        let Some(covering) = inner.iter().filter(|net| net.contains(&candidate)).min_by_key(|net| net.prefix_len())
+        let Some(covering) =
+            inner.iter().filter(|net| net.contains(&candidate)).min_by_key(|net| net.prefix_len())
         else {
             return Some(candidate);
         };

@@ -75,7 +75,8 @@ fn short(observation: &Observation) -> String {
     let server = match fact("server.accepted") {
         "0" => "–".to_owned(),
         _ => {
-            let at = if fact("server.local").is_empty() { fact("server.listener") } else { fact("server.local") };
+            let at =
+                if fact("server.local").is_empty() { fact("server.listener") } else { fact("server.local") };
             format!("{at} ← {}", fact("server.from"))
         }
     };

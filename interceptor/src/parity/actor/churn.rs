@@ -70,7 +70,8 @@ pub(super) fn connect_many(churn: &Churn) -> Churned {
 fn accept_one(listener: &TcpListener, tally: &Tally) -> io::Result<()> {
     let (mut stream, _) = listener.accept()?;
     let socket = SockRef::from(&stream);
-    let got = if stream.local_addr()?.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let got =
+        if stream.local_addr()?.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     let got = address(got);
     let mut claim = [0; CLAIM];
     stream.read_exact(&mut claim)?;

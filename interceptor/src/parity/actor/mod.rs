@@ -21,7 +21,9 @@ use std::{
 use anyhow::{Context as _, bail};
 
 pub use self::process::serve_requests;
-use self::protocol::{Answer, Churn, Churned, Connected, Datagram, Outcome, Reply, Request, Sighting, Tallied};
+use self::protocol::{
+    Answer, Churn, Churned, Connected, Datagram, Outcome, Reply, Request, Sighting, Tallied,
+};
 use super::{plan::Place, world::World};
 
 /// Owner of a process: user and group id.
@@ -51,7 +53,12 @@ impl Actor {
     }
 
     /// Connects; see [`Request::Connect`].
-    pub fn connect(&mut self, id: u32, to: SocketAddr, bind: Option<SocketAddr>) -> anyhow::Result<Connected> {
+    pub fn connect(
+        &mut self,
+        id: u32,
+        to: SocketAddr,
+        bind: Option<SocketAddr>,
+    ) -> anyhow::Result<Connected> {
         match self.request(&Request::Connect { id, to, bind })? {
             Reply::Connected(connected) => Ok(connected),
             other => unexpected(&other),

@@ -63,7 +63,8 @@ impl State {
             }
             Request::Datagram { to, text } => Reply::Datagram(datagram(to, &text)?),
             Request::Serve { name, tcp, udp } => {
-                server::serve(&name, &tcp, &udp, &self.log).with_context(|| format!("cannot serve as {name}"))?;
+                server::serve(&name, &tcp, &udp, &self.log)
+                    .with_context(|| format!("cannot serve as {name}"))?;
                 Reply::Done
             }
             Request::Proxy { outbound, inbound } => {
@@ -73,7 +74,8 @@ impl State {
             Request::Sightings => Reply::Sightings(self.log.take()),
             Request::Churn(churn) => Reply::Churned(churn::connect_many(&churn)),
             Request::Tally { listen } => {
-                churn::accept_many(listen, &self.tally).with_context(|| format!("cannot listen on {listen}"))?;
+                churn::accept_many(listen, &self.tally)
+                    .with_context(|| format!("cannot listen on {listen}"))?;
                 Reply::Done
             }
             Request::Tallied => Reply::Tallied(self.tally.read()),
@@ -98,7 +100,8 @@ fn ask(mut socket: &TcpStream, text: &str) -> io::Result<Answer> {
 
 fn datagram(to: SocketAddr, text: &str) -> anyhow::Result<Datagram> {
     let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = socket::bound(SocketAddr::new(any, 0), Type::DGRAM).context("cannot make a datagram socket")?;
+    let socket =
+        socket::bound(SocketAddr::new(any, 0), Type::DGRAM).context("cannot make a datagram socket")?;
     socket.set_read_timeout(Some(socket::DEADLINE))?;
     let local = socket::address(socket.local_addr());
     let socket = std::net::UdpSocket::from(socket);

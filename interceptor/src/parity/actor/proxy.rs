@@ -34,9 +34,10 @@ pub(super) fn serve(outbound: &[SocketAddr], inbound: &[SocketAddr], log: &Log) 
                     Some(original) => connect_on(original, is_inbound),
                     None => Err(libc::EDESTADDRREQ),
                 };
-                let told = onward.as_ref().map_err(|error| *error).and_then(|stream| {
-                    stream.local_addr().map_err(|error| errno(&error))
-                });
+                let told = onward
+                    .as_ref()
+                    .map_err(|error| *error)
+                    .and_then(|stream| stream.local_addr().map_err(|error| errno(&error)));
                 log.add(Sighting { listener, from, seen: Some(seen), onward: Some(told) });
                 onward.map_or_else(|_| hang_up(&client), |server| splice(&client, &server))
             })?;

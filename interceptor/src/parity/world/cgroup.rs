@@ -40,7 +40,8 @@ impl Cgroup {
             members => members.context("cannot list the processes of our cgroup")?,
         };
         for pid in members.lines() {
-            let pid = pid.parse().with_context(|| format!("cgroup.procs holds {pid:?}, which is no process id"))?;
+            let pid =
+                pid.parse().with_context(|| format!("cgroup.procs holds {pid:?}, which is no process id"))?;
             // One that ended on its own meanwhile is what we want.
             let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }

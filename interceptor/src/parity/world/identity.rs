@@ -35,8 +35,10 @@ pub struct Identity {
 impl Identity {
     /// Makes the calling process what this says. It must have one thread, as a namespace is a thread's own.
     pub fn assume(&self) -> anyhow::Result<()> {
-        let netns = File::open(&self.netns).with_context(|| format!("cannot open {}", self.netns.display()))?;
-        setns(netns, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {}", self.netns.display()))?;
+        let netns =
+            File::open(&self.netns).with_context(|| format!("cannot open {}", self.netns.display()))?;
+        setns(netns, CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("cannot enter {}", self.netns.display()))?;
         // "0" stands for the writer itself, whatever its pid namespace.
         fs::write(self.cgroup.join("cgroup.procs"), "0")
             .with_context(|| format!("cannot join the cgroup {}", self.cgroup.display()))?;

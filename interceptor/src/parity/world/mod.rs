@@ -18,8 +18,8 @@ use std::{
 
 use anyhow::Context as _;
 
-pub use self::{identity::Identity, namespace::Namespace, residue::Undo};
 use self::{cgroup::Cgroup, residue::Residue};
+pub use self::{identity::Identity, namespace::Namespace, residue::Undo};
 use super::{
     actor::Owner,
     plan::{Link, Place},
@@ -122,11 +122,22 @@ impl World {
     }
 
     /// The command line of an actor; see [`super::actor`].
-    pub(super) fn actor_command(&self, interceptor: &Path, place: Place, owner: Owner) -> anyhow::Result<Command> {
+    pub(super) fn actor_command(
+        &self,
+        interceptor: &Path,
+        place: Place,
+        owner: Owner,
+    ) -> anyhow::Result<Command> {
         self.subcommand(interceptor, "actor", place, owner)
     }
 
-    fn subcommand(&self, interceptor: &Path, name: &str, place: Place, owner: Owner) -> anyhow::Result<Command> {
+    fn subcommand(
+        &self,
+        interceptor: &Path,
+        name: &str,
+        place: Place,
+        owner: Owner,
+    ) -> anyhow::Result<Command> {
         let mut command = Command::new(interceptor);
         command.arg(name).arg("--netns").arg(self.namespace(place)?.path()).arg("--cgroup").arg(&self.cgroup);
         command.args(["--uid", &owner.uid.to_string(), "--gid", &owner.gid.to_string()]);
@@ -146,7 +157,9 @@ impl World {
     fn wire(&self, default_route: bool) -> anyhow::Result<()> {
         network::prepare(&self.peer)?;
         network::add_services(&self.peer)?;
-        for place in [Some(Place::Pod), self.second_pod.is_some().then_some(Place::SecondPod)].into_iter().flatten() {
+        for place in
+            [Some(Place::Pod), self.second_pod.is_some().then_some(Place::SecondPod)].into_iter().flatten()
+        {
             let pod = self.namespace(place)?;
             network::prepare(pod)?;
             if let Some(link) = Link::of(place) {
@@ -161,7 +174,10 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if let Err(error) = self.residue.close() {
-            #[expect(clippy::print_stderr, reason = "drop has no other way to tell that something was left behind")]
+            #[expect(
+                clippy::print_stderr,
+                reason = "drop has no other way to tell that something was left behind"
+            )]
             {
                 eprintln!("cannot remove the test world {}: {error:#}", self.name);
             }

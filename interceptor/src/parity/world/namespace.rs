@@ -19,7 +19,8 @@ impl Namespace {
     pub fn create() -> anyhow::Result<Self> {
         on_own_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace (root is needed)")?;
-            let file = File::open("/proc/thread-self/ns/net").context("cannot open the new network namespace")?;
+            let file =
+                File::open("/proc/thread-self/ns/net").context("cannot open the new network namespace")?;
             Ok(Self(file))
         })
     }

@@ -43,7 +43,12 @@ pub(super) fn add_services(peer: &Namespace) -> anyhow::Result<()> {
 }
 
 /// Joins a pod and the peer by a veth pair, and routes the pod through the peer if `default_route` says so.
-pub(super) fn join(pod: &Namespace, peer: &Namespace, link: &Link, default_route: bool) -> anyhow::Result<()> {
+pub(super) fn join(
+    pod: &Namespace,
+    peer: &Namespace,
+    link: &Link,
+    default_route: bool,
+) -> anyhow::Result<()> {
     pod.enter(|| {
         netlink(async |handle| {
             handle.link().add(LinkVeth::new("eth0", link.peer_name).build()).execute().await?;

@@ -91,7 +91,8 @@ impl Residue {
         }
         for child in state.children.drain(..) {
             let mut child = lock(&child);
-            let killed = child.kill().and_then(|()| child.wait()).context("cannot end a process of the world");
+            let killed =
+                child.kill().and_then(|()| child.wait()).context("cannot end a process of the world");
             outcome = outcome.and(killed.map(drop));
         }
         outcome.and(state.cgroup.remove())
@@ -118,7 +119,8 @@ fn watch_signals() {
             if let Some(signal) = signals.forever().next() {
                 // The lock is kept to the end, so that no new world appears meanwhile.
                 let live = lock(&LIVE);
-                let failed = live.iter().filter_map(Weak::upgrade).filter(|world| world.close().is_err()).count();
+                let failed =
+                    live.iter().filter_map(Weak::upgrade).filter(|world| world.close().is_err()).count();
                 process::exit(if failed == 0 { 128 + signal } else { 1 });
             }
         });

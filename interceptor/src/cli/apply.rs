@@ -1,0 +1,91 @@
+//! `interceptor apply`: put a workload under interception.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+use interceptor::{
+    capture::{Capture, CaptureArgs, Detected},
+    datapath::{Change, Enforcement, Enrolment, enrol},
+    netns::Netns,
+};
+
+use super::output;
+
+/// Put a network namespace under interception, or change what is intercepted.
+///
+/// Takes the flags and environment of istio-iptables. Running it again with the same flags changes nothing; with
+/// others, new connections follow the new flags from one moment to the next and old ones go on.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    capture: CaptureArgs,
+    /// The workload's network namespace [default: the caller's own].
+    #[arg(long, value_name = "PATH", env = "NETWORK_NAMESPACE")]
+    netns: Option<PathBuf>,
+    /// The cgroup whose processes are intercepted [default: the root of the cgroup v2 hierarchy].
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    /// Send every redirected connection to 127.0.0.1 itself, not spread over 127.128.0.0/9.
+    #[arg(long)]
+    no_spread: bool,
+    /// What becomes of a connection that cannot be redirected.
+    #[arg(long, value_name = "WHAT", default_value = "closed")]
+    on_error: OnError,
+}
+
+const EXAMPLES: &str = "Examples:
+  What an injected pod gets:
+    interceptor apply --netns /run/netns/pod -i '*' -b '*' -d 15090,15021,15020
+  Only two destinations outbound, nothing inbound:
+    interceptor apply --netns /proc/4711/ns/net -i 10.0.0.0/8,192.168.7.0/24";
+
+/// What becomes of a connection that cannot be redirected.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnError {
+    /// It fails, with an error of its own.
+    Closed,
+    /// It passes without the proxy.
+    Bypass,
+}
+
+pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
+    let netns = match &args.netns {
+        Some(path) => Netns::open(path)?,
+        None => Netns::current()?,
+    };
+    let detected = netns.run(Detected::here)??;
+    let capture = args.capture.capture(&detected)?;
+    for warning in args.capture.warnings(&detected)? {
+        output::warning(warning);
+    }
+    let outcome = enrol(&Enrolment {
+        state,
+        netns: &netns,
+        cgroup: args.cgroup.as_deref(),
+        capture: &capture,
+        enforcement: Enforcement {
+            spread: !args.no_spread,
+            bypass_on_error: matches!(args.on_error, OnError::Bypass),
+        },
+    })?;
+    for name in &outcome.missing_interfaces {
+        output::warning(format_args!(
+            "the namespace has no interface {name}: it is excluded only once it exists and apply is run again"
+        ));
+    }
+    output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, &capture)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sentence(change: Change, capture: &Capture) -> String {
+    let what = match change {
+        Change::New => "under interception",
+        Change::Changed => "interception changed",
+        Change::None => "under interception already, nothing changed",
+    };
+    format!("{what} (outbound to port {}, inbound to port {})", capture.outbound_port, capture.inbound_port)
+}

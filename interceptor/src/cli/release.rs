@@ -1,0 +1,41 @@
+//! `interceptor release` and `uninstall`: undo.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use interceptor::{datapath, netns::Netns};
+
+use super::output;
+
+/// Take a network namespace out of interception; connections already redirected go on.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The workload's network namespace [default: the caller's own].
+    #[arg(long, value_name = "PATH", env = "NETWORK_NAMESPACE")]
+    netns: Option<PathBuf>,
+}
+
+/// Take every workload out of interception and remove all programs, maps and folders.
+#[derive(clap::Args, Debug)]
+pub(super) struct UninstallArgs;
+
+pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
+    let netns = match &args.netns {
+        Some(path) => Netns::open(path)?,
+        None => Netns::current()?,
+    };
+    datapath::release(state, &netns)?;
+    output::line(format_args!("{}: no longer under interception", netns.path().display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn uninstall(state: &Path) -> anyhow::Result<ExitCode> {
+    if datapath::uninstall(state)? {
+        output::line(format_args!("removed everything under {}", state.display()))?;
+    } else {
+        output::line(format_args!("nothing is installed under {}", state.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
