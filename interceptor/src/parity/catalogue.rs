@@ -153,7 +153,7 @@ fn shared_ports() -> Vec<Scenario> {
     ]
 }
 
-/// Where the proxy sees the second connection come from, as accept() and getpeername() tell it.
+/// Where the proxy sees the second connection come from, as `accept()` and `getpeername()` tell it.
 fn collision(nat: &'static str, ebpf: &'static str) -> Vec<Expected> {
     ["proxy.from", "proxy.peer"]
         .map(|fact| Expected { connection: 1, fact, nat, ebpf, reason: COLLISION })

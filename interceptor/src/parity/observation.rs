@@ -10,9 +10,6 @@ use super::{
     plan,
 };
 
-/// Ports from here on are the kernel's choice and differ from run to run.
-const FIRST_EPHEMERAL_PORT: u16 = 32_768;
-
 /// Everything app, proxies and servers saw of one connection.
 #[derive(Clone, Debug)]
 pub struct Raw {
@@ -53,20 +50,27 @@ impl Observation {
     /// Puts what was seen into words that do not depend on the run.
     #[must_use]
     pub fn new(raw: &Raw) -> Self {
-        let ports = Ports::of(raw);
+        let local = match &raw.client {
+            ClientSaw::Stream(connected, _) => connected.seen.local,
+            ClientSaw::Datagram(datagram) => datagram.local,
+        };
+        let client = local.ok().map(|local| local.port());
+        let onward = raw.proxies.iter().find_map(|sighting| Some(sighting.onward?.ok()?.port()));
+
         let mut facts = Facts(Vec::new());
         match &raw.client {
-            ClientSaw::Stream(connected, answer) => facts.add_stream(connected, answer.as_ref(), ports),
-            ClientSaw::Datagram(datagram) => facts.add_datagram(datagram, ports),
+            ClientSaw::Stream(connected, answer) => facts.add_stream(connected, answer.as_ref()),
+            ClientSaw::Datagram(datagram) => facts.add_datagram(datagram),
         }
         facts.add("proxy.accepted", raw.proxies.len().to_string());
         for sighting in &raw.proxies {
-            facts.add_sighting("proxy", sighting, ports);
+            facts.add_sighting("proxy", sighting, &[(client, "src")]);
         }
         facts.add("server.accepted", raw.servers.len().to_string());
         for (name, sighting) in &raw.servers {
             facts.add("server.name", (*name).to_owned());
-            facts.add_sighting("server", sighting, ports.seen_by_server());
+            // The proxy may by chance connect on from a port of the client's number, and it is the proxy's then.
+            facts.add_sighting("server", sighting, &[(onward, "new"), (client, "src")]);
         }
         Self { facts: facts.0 }
     }
@@ -87,89 +91,69 @@ impl Facts {
         self.0.push(Fact { name: name.to_owned() + &"'".repeat(again), value });
     }
 
-    fn add_stream(&mut self, connected: &Connected, answer: Option<&Outcome<Answer>>, ports: Ports) {
+    fn add_stream(&mut self, connected: &Connected, answer: Option<&Outcome<Answer>>) {
+        let Seen { local, peer, original_v4, original_v6 } = connected.seen;
         self.add("app.connect", told(connected.outcome, |()| "ok".to_owned()));
-        self.add_seen("app", &connected.seen, ports);
+        self.add("app.local", told(local, |local| chosen(local, "src")));
+        self.add("app.peer", told(peer, fixed));
+        self.add("app.original_v4", told(original_v4, fixed));
+        self.add("app.original_v6", told(original_v6, fixed));
         self.add(
             "app.answer",
             match answer {
                 None => "none".to_owned(),
-                Some(answer) => told(answer.clone(), |answer| match answer {
-                    Answer::Line(line) => line,
-                    Answer::Closed => "closed".to_owned(),
-                }),
+                Some(Ok(Answer::Line(line))) => line.clone(),
+                Some(Ok(Answer::Closed)) => "closed".to_owned(),
+                Some(Err(error)) => error_name(*error),
             },
         );
     }
 
-    fn add_datagram(&mut self, datagram: &Datagram, ports: Ports) {
-        self.add("app.local", told(datagram.local, |local| ports.name(local)));
+    fn add_datagram(&mut self, datagram: &Datagram) {
         let (answer, from) = match &datagram.answer {
-            Ok((answer, from)) => (answer.clone(), ports.name(*from)),
+            Ok((answer, from)) => (answer.clone(), fixed(*from)),
             Err(error) => (error_name(*error), "nobody".to_owned()),
         };
+        self.add("app.local", told(datagram.local, |local| chosen(local, "src")));
         self.add("app.answer", answer);
         self.add("app.from", from);
     }
 
-    fn add_sighting(&mut self, who: &str, sighting: &Sighting, ports: Ports) {
-        self.add(&format!("{who}.listener"), ports.name(sighting.listener));
-        self.add(&format!("{who}.from"), ports.name(sighting.from));
-        if let Some(seen) = &sighting.seen {
-            self.add_seen(who, seen, ports);
+    /// `callers` are the ports that a caller may show here, by role.
+    fn add_sighting(&mut self, who: &str, sighting: &Sighting, callers: &[(Option<u16>, &'static str)]) {
+        let Sighting { listener, from, seen, onward } = sighting;
+        let caller = |address: SocketAddr| {
+            let role = callers.iter().find(|(port, _)| *port == Some(address.port()));
+            chosen(address, role.map_or("other", |(_, role)| role))
+        };
+        let mut add = |what: &str, value| self.add(&format!("{who}.{what}"), value);
+        add("listener", fixed(*listener));
+        add("from", caller(*from));
+        if let Some(Seen { local, peer, original_v4, original_v6 }) = *seen {
+            add("local", told(local, fixed));
+            add("peer", told(peer, caller));
+            add("original_v4", told(original_v4, fixed));
+            add("original_v6", told(original_v6, fixed));
         }
-        if let Some(onward) = sighting.onward {
-            self.add(&format!("{who}.onward"), told(onward, |local| ports.name(local)));
-        }
-    }
-
-    fn add_seen(&mut self, who: &str, seen: &Seen, ports: Ports) {
-        let Seen { local, peer, original_v4, original_v6 } = seen;
-        let addresses =
-            [("local", local), ("peer", peer), ("original_v4", original_v4), ("original_v6", original_v6)];
-        for (what, address) in addresses {
-            self.add(&format!("{who}.{what}"), told(*address, |address| ports.name(address)));
+        if let Some(onward) = *onward {
+            add("onward", told(onward, |local| chosen(local, "new")));
         }
     }
 }
 
-/// The ports of one connection that the kernel chose, so that they can be called by their role.
-#[derive(Clone, Copy)]
-struct Ports {
-    client: Option<u16>,
-    onward: Option<u16>,
-    onward_first: bool,
+/// An address whose port somebody decided on.
+fn fixed(address: SocketAddr) -> String {
+    join(address, &address.port().to_string())
 }
 
-impl Ports {
-    fn of(raw: &Raw) -> Self {
-        let local = match &raw.client {
-            ClientSaw::Stream(connected, _) => connected.seen.local,
-            ClientSaw::Datagram(datagram) => datagram.local,
-        };
-        let client = local.ok().map(|local| local.port()).filter(|port| *port != 0);
-        let onward = raw.proxies.iter().find_map(|sighting| Some(sighting.onward?.ok()?.port()));
-        Self { client, onward, onward_first: false }
-    }
+/// An address whose port the kernel chose, in every run another one.
+fn chosen(address: SocketAddr, role: &str) -> String {
+    join(address, role)
+}
 
-    /// The proxy may by chance connect on from a port of the client's number; a server sees the proxy's.
-    fn seen_by_server(self) -> Self {
-        Self { onward_first: true, ..self }
-    }
-
-    fn name(self, address: SocketAddr) -> String {
-        let mut roles = [(self.client, "src"), (self.onward, "new")];
-        if self.onward_first {
-            roles.reverse();
-        }
-        let port = match roles.iter().find(|(port, _)| *port == Some(address.port())) {
-            Some((_, role)) => (*role).to_owned(),
-            None if address.port() >= FIRST_EPHEMERAL_PORT => "other".to_owned(),
-            None => address.port().to_string(),
-        };
-        let host = plan::name(address.ip());
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-    }
+fn join(address: SocketAddr, port: &str) -> String {
+    let host = plan::name(address.ip());
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn told<T>(outcome: Outcome<T>, name: impl FnOnce(T) -> String) -> String {

@@ -18,8 +18,8 @@ pub(super) fn render(report: &Report, on_terminal: bool) -> String {
     if !on_terminal {
         table.force_no_tty();
     }
-    let backends = report.backends.iter().map(|backend| bold(heading(*backend)));
-    table.set_header([bold("connection"), bold("who")].into_iter().chain(backends).chain([bold("result")]));
+    let backends = report.backends.iter().map(|backend| bold(&heading(*backend)));
+    table.set_header([bold("connection")].into_iter().chain(backends).chain([bold("result")]));
     for row in &report.rows {
         table.add_row(cells(row));
     }
@@ -39,7 +39,6 @@ fn heading(backend: Backend) -> String {
 
 fn cells(row: &Row) -> Vec<Cell> {
     let title = Cell::new(format!("{}\n{}", row.scenario, row.connection));
-    let who = Cell::new("app\nproxy\nserver").add_attribute(Attribute::Dim);
     let seen = row.seen.iter().map(|seen| match seen {
         Ok(observation) => Cell::new(short(observation)),
         Err(error) => Cell::new(error).fg(Color::Red),
@@ -50,7 +49,7 @@ fn cells(row: &Row) -> Vec<Cell> {
         Verdict::Different(_) => Cell::new("DIFFERENT").fg(Color::Red),
         Verdict::Failed => Cell::new("FAILED").fg(Color::Red),
     };
-    [title, who].into_iter().chain(seen).chain([result]).collect()
+    [title].into_iter().chain(seen).chain([result]).collect()
 }
 
 /// Three lines: what the app, the proxy and the server saw.
@@ -62,25 +61,21 @@ fn short(observation: &Observation) -> String {
         ("", answer) => format!("{}, from {}", answered(answer), fact("app.from")),
         (error, _) => error.to_owned(),
     };
-    let proxy = match fact("proxy.accepted") {
-        "0" => "–".to_owned(),
-        _ => {
-            let original = match (fact("proxy.original_v4"), fact("proxy.original_v6")) {
-                (v4, v6) if v4.starts_with('E') => v6,
-                (v4, _) => v4,
-            };
-            format!("{} ← {}, for {original}", fact("proxy.local"), fact("proxy.peer"))
-        }
+    let nobody = || "–".to_owned();
+    let proxy = if fact("proxy.accepted") == "0" {
+        nobody()
+    } else {
+        let v4 = fact("proxy.original_v4");
+        let original = if v4.starts_with('E') { fact("proxy.original_v6") } else { v4 };
+        format!("{} ← {}, for {original}", fact("proxy.local"), fact("proxy.peer"))
     };
-    let server = match fact("server.accepted") {
-        "0" => "–".to_owned(),
-        _ => {
-            let at =
-                if fact("server.local").is_empty() { fact("server.listener") } else { fact("server.local") };
-            format!("{at} ← {}", fact("server.from"))
-        }
+    let server = if fact("server.accepted") == "0" {
+        nobody()
+    } else {
+        let at = if fact("server.local").is_empty() { fact("server.listener") } else { fact("server.local") };
+        format!("{at} ← {}", fact("server.from"))
     };
-    format!("{app}\n{proxy}\n{server}")
+    format!("app    {app}\nproxy  {proxy}\nserver {server}")
 }
 
 /// The servers answer with their name and the text they got.
@@ -123,6 +118,6 @@ fn summary(report: &Report) -> String {
     )
 }
 
-fn bold(text: impl ToString) -> Cell {
-    Cell::new(text.to_string()).add_attribute(Attribute::Bold)
+fn bold(text: &str) -> Cell {
+    Cell::new(text).add_attribute(Attribute::Bold)
 }

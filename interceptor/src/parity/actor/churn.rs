@@ -41,7 +41,7 @@ impl Tally {
     }
 }
 
-/// Accepts on threads until the process ends. SO_ORIGINAL_DST is asked for before anything else is done.
+/// Accepts on threads until the process ends. `SO_ORIGINAL_DST` is asked for before anything else is done.
 pub(super) fn accept_many(address: SocketAddr, tally: &Tally) -> io::Result<()> {
     let listener = Arc::new(listen(address)?);
     for _ in 0..ACCEPTORS {

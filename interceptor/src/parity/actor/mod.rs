@@ -18,12 +18,11 @@ use std::{
     sync::PoisonError,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+use serde::de::DeserializeOwned;
 
 pub use self::process::serve_requests;
-use self::protocol::{
-    Answer, Churn, Churned, Connected, Datagram, Outcome, Reply, Request, Sighting, Tallied,
-};
+use self::protocol::{Answer, Churn, Churned, Connected, Datagram, Outcome, Request, Sighting, Tallied};
 use super::{plan::Place, world::World};
 
 /// Owner of a process: user and group id.
@@ -59,80 +58,55 @@ impl Actor {
         to: SocketAddr,
         bind: Option<SocketAddr>,
     ) -> anyhow::Result<Connected> {
-        match self.request(&Request::Connect { id, to, bind })? {
-            Reply::Connected(connected) => Ok(connected),
-            other => unexpected(&other),
-        }
+        self.request(&Request::Connect { id, to, bind })
     }
 
     /// Sends a line and waits for the answer; see [`Request::Ask`].
     pub fn ask(&mut self, id: u32, text: &str) -> anyhow::Result<Outcome<Answer>> {
-        match self.request(&Request::Ask { id, text: text.to_owned() })? {
-            Reply::Answer(answer) => Ok(answer),
-            other => unexpected(&other),
-        }
+        self.request(&Request::Ask { id, text: text.to_owned() })
     }
 
     /// Closes a socket.
     pub fn close(&mut self, id: u32) -> anyhow::Result<()> {
-        self.command(&Request::Close { id })
+        self.request(&Request::Close { id })
     }
 
     /// Sends a datagram and waits for the answer; see [`Request::Datagram`].
     pub fn datagram(&mut self, to: SocketAddr, text: &str) -> anyhow::Result<Datagram> {
-        match self.request(&Request::Datagram { to, text: text.to_owned() })? {
-            Reply::Datagram(datagram) => Ok(datagram),
-            other => unexpected(&other),
-        }
+        self.request(&Request::Datagram { to, text: text.to_owned() })
     }
 
     /// Becomes a server; see [`Request::Serve`].
     pub fn serve(&mut self, name: &str, tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
-        self.command(&Request::Serve { name: name.to_owned(), tcp: tcp.to_vec(), udp: udp.to_vec() })
+        self.request(&Request::Serve { name: name.to_owned(), tcp: tcp.to_vec(), udp: udp.to_vec() })
     }
 
     /// Becomes a proxy; see [`Request::Proxy`].
     pub fn proxy(&mut self, outbound: &[SocketAddr], inbound: &[SocketAddr]) -> anyhow::Result<()> {
-        self.command(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec() })
+        self.request(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec() })
     }
 
     /// What this server or proxy accepted since the last call.
     pub fn sightings(&mut self) -> anyhow::Result<Vec<Sighting>> {
-        match self.request(&Request::Sightings)? {
-            Reply::Sightings(sightings) => Ok(sightings),
-            other => unexpected(&other),
-        }
+        self.request(&Request::Sightings)
     }
 
     /// Makes many short connections; see [`Request::Churn`].
     pub fn churn(&mut self, churn: Churn) -> anyhow::Result<Churned> {
-        match self.request(&Request::Churn(churn))? {
-            Reply::Churned(churned) => Ok(churned),
-            other => unexpected(&other),
-        }
+        self.request(&Request::Churn(churn))
     }
 
     /// Becomes the accepting side of [`Actor::churn`]; see [`Request::Tally`].
     pub fn tally(&mut self, listen: SocketAddr) -> anyhow::Result<()> {
-        self.command(&Request::Tally { listen })
+        self.request(&Request::Tally { listen })
     }
 
     /// What [`Actor::tally`] counted so far.
     pub fn tallied(&mut self) -> anyhow::Result<Tallied> {
-        match self.request(&Request::Tallied)? {
-            Reply::Tallied(tallied) => Ok(tallied),
-            other => unexpected(&other),
-        }
+        self.request(&Request::Tallied)
     }
 
-    fn command(&mut self, request: &Request) -> anyhow::Result<()> {
-        match self.request(request)? {
-            Reply::Done => Ok(()),
-            other => unexpected(&other),
-        }
-    }
-
-    fn request(&mut self, request: &Request) -> anyhow::Result<Reply> {
+    fn request<T: DeserializeOwned>(&mut self, request: &Request) -> anyhow::Result<T> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
         self.requests.write_all(line.as_bytes()).context("an actor does not take requests any more")?;
@@ -141,13 +115,8 @@ impl Actor {
         if line.is_empty() {
             bail!("an actor ended before its time, asked for {request:?}");
         }
-        match serde_json::from_str(&line).with_context(|| format!("an actor answered {line:?}"))? {
-            Reply::Failed(reason) => bail!("{reason}"),
-            reply => Ok(reply),
-        }
+        let reply: Result<T, String> =
+            serde_json::from_str(&line).with_context(|| format!("an actor answered {line:?}"))?;
+        reply.map_err(|reason| anyhow!("{reason}"))
     }
-}
-
-fn unexpected<T>(reply: &Reply) -> anyhow::Result<T> {
-    bail!("an actor answered another question: {reply:?}")
 }

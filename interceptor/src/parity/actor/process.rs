@@ -8,11 +8,12 @@ use std::{
 
 use anyhow::Context as _;
 use nix::libc;
+use serde_json::{Value, to_value};
 use socket2::Type;
 
 use super::{
     churn::{self, Tally},
-    protocol::{Answer, Connected, Datagram, Outcome, Reply, Request},
+    protocol::{Answer, Connected, Datagram, Outcome, Request},
     proxy, server,
     server::Log,
     socket::{self, errno, observe},
@@ -24,7 +25,7 @@ pub fn serve_requests() -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     for line in io::stdin().lines() {
         let request = serde_json::from_str(&line?).context("cannot read the request")?;
-        let reply = state.handle(request).unwrap_or_else(|error| Reply::Failed(format!("{error:#}")));
+        let reply = state.handle(request).map_err(|error| format!("{error:#}"));
         serde_json::to_writer(&mut output, &reply)?;
         output.write_all(b"\n")?;
         output.flush()?;
@@ -40,50 +41,54 @@ struct State {
 }
 
 impl State {
-    fn handle(&mut self, request: Request) -> anyhow::Result<Reply> {
-        Ok(match request {
-            Request::Connect { id, to, bind } => {
-                let socket = socket::open(to, Type::STREAM).context("cannot make a socket")?;
-                if let Some(bind) = bind {
-                    socket.set_reuse_address(true)?;
-                    socket.bind(&bind.into()).with_context(|| format!("cannot bind to {bind}"))?;
-                }
-                let outcome = socket.connect(&to.into()).map_err(|error| connect_error(&error));
-                let seen = observe(&socket);
-                self.sockets.insert(id, TcpStream::from(socket));
-                Reply::Connected(Connected { outcome, seen })
-            }
+    fn handle(&mut self, request: Request) -> anyhow::Result<Value> {
+        let reply = match request {
+            Request::Connect { id, to, bind } => to_value(self.connect(id, to, bind)?),
             Request::Ask { id, text } => {
-                let socket = self.sockets.get(&id).with_context(|| format!("there is no socket {id}"))?;
-                Reply::Answer(ask(socket, &text).map_err(|error| errno(&error)))
+                to_value(ask(self.socket(id)?, &text).map_err(|error| errno(&error)))
             }
             Request::Close { id } => {
-                self.sockets.remove(&id).with_context(|| format!("there is no socket {id}"))?;
-                Reply::Done
+                self.socket(id)?;
+                drop(self.sockets.remove(&id));
+                to_value(())
             }
-            Request::Datagram { to, text } => Reply::Datagram(datagram(to, &text)?),
-            Request::Serve { name, tcp, udp } => {
+            Request::Datagram { to, text } => to_value(datagram(to, &text)?),
+            Request::Serve { name, tcp, udp } => to_value(
                 server::serve(&name, &tcp, &udp, &self.log)
-                    .with_context(|| format!("cannot serve as {name}"))?;
-                Reply::Done
-            }
+                    .with_context(|| format!("cannot serve as {name}"))?,
+            ),
             Request::Proxy { outbound, inbound } => {
-                proxy::serve(&outbound, &inbound, &self.log).context("cannot be the proxy")?;
-                Reply::Done
+                to_value(proxy::serve(&outbound, &inbound, &self.log).context("cannot be the proxy")?)
             }
-            Request::Sightings => Reply::Sightings(self.log.take()),
-            Request::Churn(churn) => Reply::Churned(churn::connect_many(&churn)),
-            Request::Tally { listen } => {
+            Request::Sightings => to_value(self.log.take()),
+            Request::Churn(churn) => to_value(churn::connect_many(&churn)),
+            Request::Tally { listen } => to_value(
                 churn::accept_many(listen, &self.tally)
-                    .with_context(|| format!("cannot listen on {listen}"))?;
-                Reply::Done
-            }
-            Request::Tallied => Reply::Tallied(self.tally.read()),
-        })
+                    .with_context(|| format!("cannot listen on {listen}"))?,
+            ),
+            Request::Tallied => to_value(self.tally.read()),
+        };
+        Ok(reply?)
+    }
+
+    fn connect(&mut self, id: u32, to: SocketAddr, bind: Option<SocketAddr>) -> anyhow::Result<Connected> {
+        let socket = socket::open(to, Type::STREAM).context("cannot make a socket")?;
+        if let Some(bind) = bind {
+            socket.set_reuse_address(true)?;
+            socket.bind(&bind.into()).with_context(|| format!("cannot bind to {bind}"))?;
+        }
+        let outcome = socket.connect(&to.into()).map_err(|error| connect_error(&error));
+        let seen = observe(&socket);
+        self.sockets.insert(id, TcpStream::from(socket));
+        Ok(Connected { outcome, seen })
+    }
+
+    fn socket(&self, id: u32) -> anyhow::Result<&TcpStream> {
+        self.sockets.get(&id).with_context(|| format!("there is no socket {id}"))
     }
 }
 
-/// A blocking connect() whose send timeout runs out says EINPROGRESS, see socket(7); to its caller that is a timeout.
+/// A blocking `connect()` whose send timeout runs out says EINPROGRESS, see socket(7); to its caller that is a timeout.
 fn connect_error(error: &io::Error) -> i32 {
     match errno(error) {
         libc::EINPROGRESS => libc::ETIMEDOUT,

@@ -1,4 +1,7 @@
-//! What the runner asks an actor to do and what the actor answers: one JSON object a line each way.
+//! What the runner asks an actor to do and what the actor answers: one line of JSON each way.
+//!
+//! An answer is a `Result`: of the type that the request names, or the reason why the actor could not do what it was
+//! asked. What interception does to a connection is never the latter.
 
 use std::net::SocketAddr;
 
@@ -10,7 +13,7 @@ pub type Outcome<T> = Result<T, i32>;
 /// One thing to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Makes a TCP socket, connects it, and says what it sees. The socket stays open under `id`.
+    /// Makes a TCP socket, connects it, and says what it sees: [`Connected`]. The socket stays open under `id`.
     Connect {
         /// Name of the socket in later requests.
         id: u32,
@@ -19,19 +22,19 @@ pub enum Request {
         /// Address to bind to first. `SO_REUSEADDR` is set then, so that several sockets may share a port.
         bind: Option<SocketAddr>,
     },
-    /// Sends a line and waits for the answer.
+    /// Sends a line and waits for the answer: `Outcome<Answer>`.
     Ask {
         /// The socket.
         id: u32,
         /// What to send, without the line end.
         text: String,
     },
-    /// Closes a socket.
+    /// Closes a socket. Like the other requests that name no type, it is answered by `null`.
     Close {
         /// The socket.
         id: u32,
     },
-    /// Sends one datagram from a fresh unconnected socket and waits for the answer.
+    /// Sends one datagram from a fresh unconnected socket and waits for the answer: [`Datagram`].
     Datagram {
         /// Where to.
         to: SocketAddr,
@@ -54,16 +57,17 @@ pub enum Request {
         /// Listeners for connections to the workload.
         inbound: Vec<SocketAddr>,
     },
-    /// Asks for every connection that `Serve` or `Proxy` accepted since the last such request.
+    /// Asks for every connection that `Serve` or `Proxy` accepted since the last such request: a list of
+    /// [`Sighting`].
     Sightings,
-    /// Connects `count` times in a row, one connection at a time, to destinations that differ each time.
+    /// Connects `count` times in a row, one connection at a time, to destinations that differ each time: [`Churned`].
     Churn(Churn),
     /// Accepts on this address with several threads and checks each connection against what its client says.
     Tally {
         /// Where to listen.
         listen: SocketAddr,
     },
-    /// Asks for the counts of `Tally`.
+    /// Asks for the counts of `Tally`: [`Tallied`].
     Tallied,
 }
 
@@ -78,27 +82,6 @@ pub struct Churn {
     pub count: u32,
 }
 
-/// What an actor answers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Reply {
-    /// It is done and there is nothing to tell.
-    Done,
-    /// What came of [`Request::Connect`].
-    Connected(Connected),
-    /// The answer to [`Request::Ask`].
-    Answer(Outcome<Answer>),
-    /// What came of [`Request::Datagram`].
-    Datagram(Datagram),
-    /// The answer to [`Request::Sightings`].
-    Sightings(Vec<Sighting>),
-    /// What came of [`Request::Churn`].
-    Churned(Churned),
-    /// The answer to [`Request::Tallied`].
-    Tallied(Tallied),
-    /// The actor could not do what it was asked; not an outcome of interception.
-    Failed(String),
-}
-
 /// The far end's answer on a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -111,7 +94,7 @@ pub enum Answer {
 /// What a connecting application sees.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Connected {
-    /// What connect() returned.
+    /// What `connect()` returned.
     pub outcome: Outcome<()>,
     /// What the socket shows afterwards.
     pub seen: Seen,
@@ -129,9 +112,9 @@ pub struct Datagram {
 /// Everything a socket tells about its ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// getsockname().
+    /// `getsockname()`.
     pub local: Outcome<SocketAddr>,
-    /// getpeername().
+    /// `getpeername()`.
     pub peer: Outcome<SocketAddr>,
     /// `SO_ORIGINAL_DST` at `SOL_IP`.
     pub original_v4: Outcome<SocketAddr>,
@@ -152,7 +135,7 @@ impl Seen {
 pub struct Sighting {
     /// The address the listener is bound to.
     pub listener: SocketAddr,
-    /// The peer address that accept() itself (or recvfrom()) gave.
+    /// The peer address that `accept()` itself (or `recvfrom()`) gave.
     pub from: SocketAddr,
     /// What the accepted socket shows; `None` for a datagram.
     pub seen: Option<Seen>,

@@ -14,7 +14,7 @@ use super::{
     socket::{bound, observe},
 };
 
-/// Connections allowed to wait for accept().
+/// Connections allowed to wait for `accept()`.
 pub(super) const BACKLOG: i32 = 4096;
 
 /// What was accepted since it was last asked for. An entry is made before the client gets its first byte back.

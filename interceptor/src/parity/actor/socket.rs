@@ -16,7 +16,7 @@ pub(super) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EBADMSG)
 }
 
-/// A blocking socket whose calls give up after [`DEADLINE`]. The kernel reports that as EAGAIN, for connect() EINPROGRESS.
+/// A blocking socket whose calls give up after [`DEADLINE`]. The kernel reports that as EAGAIN, for `connect()` EINPROGRESS.
 pub(super) fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
