@@ -1,19 +1,22 @@
 //! Who intercepts in a world.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::bail;
-use clap::ValueEnum;
+use anyhow::{Context as _, bail};
+use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
 use super::{plan::Place, world::World};
-
-/// Folder of the BPF filesystem in which every world gets a state directory of its own.
-const BPF_FILESYSTEM: &str = "/sys/fs/bpf";
+use crate::{
+    capture::{CaptureArgs, Detected},
+    datapath::BPFFS,
+    nat,
+};
 
 /// Who intercepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
@@ -51,8 +54,8 @@ impl Backend {
     ) -> anyhow::Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::IptablesNft => restore(world, pod, "iptables-nft-restore"),
-            Self::IptablesLegacy => restore(world, pod, "iptables-legacy-restore"),
+            Self::IptablesNft => restore(world, pod, capture, "nft"),
+            Self::IptablesLegacy => restore(world, pod, capture, "legacy"),
             Self::Ebpf => enrol(world, interceptor, pod, capture),
         }
     }
@@ -61,13 +64,32 @@ impl Backend {
 /// Where the eBPF backend keeps a world's state.
 #[must_use]
 pub fn state_dir(world: &World) -> PathBuf {
-    Path::new(BPF_FILESYSTEM).join(world.name())
+    Path::new(BPFFS).join(world.name())
 }
 
-fn restore(world: &World, pod: Place, program: &str) -> anyhow::Result<()> {
-    // The legacy tools share one lock on the whole machine; waiting for it is bounded.
-    let mut command = Command::new(program);
-    run(world, Some(pod), command.args(["--noflush", "--wait", "30"]), ISTIO_DEFAULT)
+/// A capture's flags as a command line of their own.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct Flags {
+    #[command(flatten)]
+    capture: CaptureArgs,
+}
+
+/// Loads Istio's rules for the capture with the tools of one kind.
+fn restore(world: &World, pod: Place, flags: &[&str], kind: &str) -> anyhow::Result<()> {
+    let capture = Flags::try_parse_from(flags).context("the scenario's capture flags are wrong")?.capture;
+    let detected =
+        world.namespace(pod)?.enter(|| Ok(Detected { environment: BTreeMap::new(), ..Detected::here()? }))?;
+    let rules = nat::generate(&capture.capture(&detected)?);
+    for (program, entries) in [("iptables", &rules.v4), ("ip6tables", &rules.v6)] {
+        if !entries.is_empty() {
+            let mut command = Command::new(format!("{program}-{kind}-restore"));
+            // The legacy tools share one lock on the whole machine; waiting for it is bounded.
+            command.args(["--noflush", "--wait", "30"]);
+            run(world, Some(pod), &mut command, &nat::restore::text(entries))?;
+        }
+    }
+    Ok(())
 }
 
 fn enrol(world: &World, interceptor: &Path, pod: Place, capture: &[&str]) -> anyhow::Result<()> {
@@ -78,6 +100,8 @@ fn enrol(world: &World, interceptor: &Path, pod: Place, capture: &[&str]) -> any
 
     let mut apply = Command::new(interceptor);
     apply.arg("--state-dir").arg(&state).arg("apply").args(capture);
+    // The environment of whoever runs this is no part of the scenario.
+    apply.env_clear();
     apply.arg("--netns").arg(world.namespace(pod)?.path()).arg("--cgroup").arg(world.cgroup());
     run(world, None, &mut apply, "")
 }
@@ -94,31 +118,3 @@ fn succeed(output: &std::process::Output, name: &str) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-/// The rules Istio's init container loads for the injector's default flags.
-const ISTIO_DEFAULT: &str = "\
-* nat
--N ISTIO_INBOUND
--N ISTIO_REDIRECT
--N ISTIO_IN_REDIRECT
--N ISTIO_OUTPUT
--A ISTIO_INBOUND -p tcp --dport 15008 -j RETURN
--A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001
--A ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports 15006
--A PREROUTING -p tcp -j ISTIO_INBOUND
--A ISTIO_INBOUND -p tcp --dport 15090 -j RETURN
--A ISTIO_INBOUND -p tcp --dport 15021 -j RETURN
--A ISTIO_INBOUND -p tcp --dport 15020 -j RETURN
--A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT
--A OUTPUT -j ISTIO_OUTPUT
--A ISTIO_OUTPUT -o lo -s 127.0.0.6/32 -j RETURN
--A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner 1337 -j ISTIO_IN_REDIRECT
--A ISTIO_OUTPUT -o lo -m owner ! --uid-owner 1337 -j RETURN
--A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN
--A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --gid-owner 1337 -j ISTIO_IN_REDIRECT
--A ISTIO_OUTPUT -o lo -m owner ! --gid-owner 1337 -j RETURN
--A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN
--A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN
--A ISTIO_OUTPUT -j ISTIO_REDIRECT
-COMMIT
-";

@@ -144,7 +144,7 @@ pub struct Sighting {
 }
 
 /// The end of a [`Churn`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Churned {
     /// Connections that were made and acknowledged by the proxy.
     pub connected: u32,

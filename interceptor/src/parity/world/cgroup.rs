@@ -14,6 +14,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::cgroup::mount_point;
+
 /// How long the last process of a cgroup may take to go after it was killed.
 const EMPTY_WITHIN_MS: u16 = 10_000;
 
@@ -63,18 +65,4 @@ impl Cgroup {
             }
         }
     }
-}
-
-/// The first place where the cgroup v2 tree is mounted.
-fn mount_point() -> anyhow::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read the list of mounts")?;
-    mounts
-        .lines()
-        .find_map(|mount| {
-            // "id parent major:minor root mount-point options [optional..] - type source options", see proc(5).
-            let (left, right) = mount.split_once(" - ")?;
-            let here = left.split(' ').nth(4)?;
-            right.starts_with("cgroup2 ").then(|| PathBuf::from(here))
-        })
-        .context("no cgroup v2 tree is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup`")
 }
