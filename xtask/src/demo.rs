@@ -1,0 +1,35 @@
+//! `cargo xtask demo`: the same connections under three regimes, in one table.
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{build, preflight, process, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The sidecar that the connections are redirected to.
+    #[arg(long, value_enum, default_value_t = Proxy::Builtin)]
+    proxy: Proxy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Proxy {
+    /// A small proxy inside the `interceptor` command.
+    Builtin,
+    /// Envoy with Istio's listeners.
+    Envoy,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    preflight::check("cargo xtask demo")?;
+    setup::for_demo(options.proxy == Proxy::Envoy)?;
+    let mut parity = Command::new(build::interceptor()?);
+    parity.args(["parity", "--baseline", "none", "--left", "iptables-nft", "--right", "ebpf"]);
+    match options.proxy {
+        Proxy::Builtin => parity.args(["--proxy", "builtin"]),
+        Proxy::Envoy => parity.args(["--proxy", "envoy", "--envoy"]).arg(setup::envoy_path()),
+    };
+    process::become_command(&mut parity)
+}

@@ -1,0 +1,24 @@
+//! `cargo xtask test`: everything that proves something.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::{build, preflight, process, setup, workspace};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Handed to the test programs: a part of a test's name, `--nocapture`, ...
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+}
+
+pub(crate) fn run(options: Options) -> Result<()> {
+    preflight::check("cargo xtask test")?;
+    setup::everything()?;
+    // The behaviour tests run the command itself; cargo does not build another package's binary for a test.
+    build::interceptor()?;
+    let mut tests = process::cargo();
+    tests.args(["test", "--workspace", "--"]).args(options.arguments).current_dir(workspace::root());
+    process::become_command(&mut tests)
+}
