@@ -3,10 +3,12 @@
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::{Context as _, ensure};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use interceptor::parity::{
     backend::Backend, catalogue, proxy::ProxyKind, report::Report, runner::Runner, scenario::Scenario,
@@ -34,10 +36,21 @@ pub(super) struct Args {
     filter: String,
     /// The program that is the sidecar proxy.
     #[arg(long, default_value = "builtin")]
-    proxy: ProxyKind,
+    proxy: ProxyName,
+    /// Where Envoy is.
+    #[arg(long, value_name = "PATH", required_if_eq("proxy", "envoy"))]
+    envoy: Option<PathBuf>,
     /// Print the whole report as JSON.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProxyName {
+    /// A small one of our own, which tells everything it sees.
+    Builtin,
+    /// A real Envoy with Istio's listeners.
+    Envoy,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -46,7 +59,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let interceptor = env::current_exe().context("cannot find this program's own file")?;
 
     let progress = progress_bar(scenarios.len() * backends.len());
-    let runner = Runner { interceptor, proxy: args.proxy };
+    let runner = Runner { interceptor, proxy: proxy(args)? };
     let runs = runner.run_all(&scenarios, &backends, || progress.inc(1));
     progress.finish_and_clear();
 
@@ -59,6 +72,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         write!(output, "{}", table::render(&report, io::stdout().is_terminal()))?;
     }
     Ok(if report.objections().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn proxy(args: &Args) -> anyhow::Result<ProxyKind> {
+    match args.proxy {
+        ProxyName::Builtin => Ok(ProxyKind::Builtin),
+        ProxyName::Envoy => {
+            args.envoy.clone().map(ProxyKind::Envoy).context("--proxy envoy needs --envoy PATH")
+        }
+    }
 }
 
 fn select(filter: &str) -> anyhow::Result<Vec<Scenario>> {

@@ -7,6 +7,7 @@
 pub mod actor;
 pub mod backend;
 pub mod catalogue;
+pub mod envoy;
 pub mod observation;
 pub mod plan;
 pub mod proxy;

@@ -1,12 +1,13 @@
 //! The sidecar proxy of a world, whichever program it is.
 
-use std::{net::SocketAddr, path::Path};
-
-use clap::ValueEnum;
-use serde::Serialize;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use super::{
     actor::{Actor, Owner, protocol::Sighting},
+    envoy::Envoy,
     plan::Place,
     world::World,
 };
@@ -19,12 +20,13 @@ pub const INBOUND_PORT: u16 = 15006;
 pub const OWNER: Owner = Owner { uid: 1337, gid: 1337 };
 
 /// Which program is the proxy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProxyKind {
     /// A small one of our own, which tells everything it sees.
     #[default]
     Builtin,
+    /// The Envoy at this path, with Istio's listeners.
+    Envoy(PathBuf),
 }
 
 /// A running proxy.
@@ -35,7 +37,7 @@ pub trait Proxy {
 
 impl ProxyKind {
     /// Starts the proxy of a pod and returns when it listens.
-    pub fn start(self, world: &World, interceptor: &Path, pod: Place) -> anyhow::Result<Box<dyn Proxy>> {
+    pub fn start(&self, world: &World, interceptor: &Path, pod: Place) -> anyhow::Result<Box<dyn Proxy>> {
         match self {
             Self::Builtin => {
                 let mut actor = Actor::start(world, interceptor, pod, OWNER)?;
@@ -43,6 +45,7 @@ impl ProxyKind {
                 actor.proxy(&[any(OUTBOUND_PORT)], &[any(INBOUND_PORT)])?;
                 Ok(Box::new(actor))
             }
+            Self::Envoy(binary) => Ok(Box::new(Envoy::start(world, interceptor, pod, binary, &[])?)),
         }
     }
 }

@@ -23,6 +23,11 @@ impl Namespace {
             .map_err(|_panic| anyhow!("the thread that makes a network namespace panicked"))?
     }
 
+    /// The same namespace, held open once more.
+    pub fn try_clone(&self) -> anyhow::Result<Self> {
+        Ok(Self(self.0.try_clone().context("cannot duplicate the descriptor of a network namespace")?))
+    }
+
     /// A path by which any process may open the namespace while this object lives.
     #[must_use]
     pub fn path(&self) -> PathBuf {
