@@ -1,10 +1,21 @@
 //! The nat rules that mean the same as a capture: Istio's, in every form that iptables and nft know.
 
+pub mod evaluate;
+pub mod list;
+pub mod loaded;
 pub mod model;
+pub mod packet;
+pub mod parse;
 pub mod restore;
 pub mod rules;
+pub mod save;
+mod services;
+mod view;
 
 pub use self::{
+    evaluate::{EvaluateError, Evaluation, Outcome, RuleAt, evaluate},
+    loaded::{Chains, Loaded},
     model::{Chain, Entry, Family, Match, Protocol, Rule, RuleSet, Table, Target, Test},
+    packet::{Packet, Path},
     rules::generate,
 };

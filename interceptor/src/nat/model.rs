@@ -297,7 +297,7 @@ pub enum Target {
     Zone(u16),
     /// Count and go on.
     None,
-    /// A target this program cannot evaluate, as iptables writes it.
+    /// A target this program cannot evaluate, as iptables writes it, `-j` or `-g` included.
     Other(String),
 }
 

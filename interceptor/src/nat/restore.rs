@@ -82,7 +82,7 @@ impl fmt::Display for Spec<'_> {
             Target::RestoreMark => f.write_str(" -j CONNMARK --restore-mark"),
             Target::Zone(zone) => write!(f, " -j CT --zone {zone}"),
             Target::None => Ok(()),
-            Target::Other(text) => write!(f, " -j {text}"),
+            Target::Other(text) => write!(f, " {text}"),
         }
     }
 }
