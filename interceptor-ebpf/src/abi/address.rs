@@ -120,6 +120,13 @@ impl Address {
         if self.is_v4() { Self::LOOPBACK_V4 } else { Self::LOOPBACK_V6 }
     }
 
+    /// The unspecified address of this address's family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unspecified_of_family(&self) -> Self {
+        if self.is_v4() { Self::UNSPECIFIED_V4 } else { Self::UNSPECIFIED_V6 }
+    }
+
     /// Whether this lies in 127.128.0.0/9, where only redirected connections go.
     #[inline(always)]
     #[must_use]

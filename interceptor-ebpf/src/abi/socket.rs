@@ -1,6 +1,6 @@
 //! What is kept with a socket for as long as it lives (`sk_storage`).
 
-use super::{Address, Listener, OriginalDestination, assert_size};
+use super::{Address, Endpoint, Listener, OriginalDestination, assert_size};
 
 /// A socket's part in interception.
 #[repr(C)]
@@ -16,6 +16,9 @@ pub struct SocketRecord {
     pub original: OriginalDestination,
     /// Address shown in place of the client's own where the kernel's choice had to differ; else unspecified (`::`).
     pub alias: Address,
+    /// 1 if the client's source address was bound by us and not by the application, else 0. The kernel keeps such a
+    /// binding when a connection fails, though the application must not see it.
+    pub bound_here: u32,
 }
 
 /// A socket's part in interception.
@@ -32,4 +35,20 @@ impl Role {
     pub const PROXY: Self = Self(3);
 }
 
-assert_size!(SocketRecord, 44);
+impl SocketRecord {
+    /// A record of a role, with nothing else known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(role: Role) -> Self {
+        Self {
+            role,
+            listener_port: 0,
+            listener: Listener::NONE,
+            original: OriginalDestination(Endpoint::new(Address::UNSPECIFIED_V6, 0)),
+            alias: Address::UNSPECIFIED_V6,
+            bound_here: 0,
+        }
+    }
+}
+
+assert_size!(SocketRecord, 48);

@@ -15,7 +15,7 @@ use interceptor_ebpf::{
 
 use super::{ALLOW, DENY};
 use crate::kernel::{
-    context::{Family, SocketAddress},
+    context::{Family, Socket, SocketAddress},
     count::count,
     maps::HAS_SET_RETVAL,
     records,
@@ -79,36 +79,39 @@ fn connect(context: &SocketAddress) -> i32 {
 #[inline(always)]
 fn intercept(context: &SocketAddress, tables: &KernelTables) -> Result<Reason, Failure> {
     let socket = context.socket();
-    let bound = socket.local();
-    let original = destination(context.endpoint(), &bound.address);
+    let bound = Bound::of(socket);
+    let original = destination(context.endpoint(), &bound.by_application);
     let Some(entry) = tables.address(&original.0.address) else {
-        return Ok(direct(context, Reason::NoRoute));
+        return Ok(direct(socket, &bound, Reason::NoRoute));
     };
-    let is_bound = !bound.address.is_unspecified();
+    let source = if bound.by_application.is_unspecified() { entry.source } else { bound.by_application };
     let ids = bpf_get_current_uid_gid();
     let facts = Outgoing {
         protocol: Protocol::Tcp,
         destination: *entry,
         is_v4: original.0.address.is_v4(),
         port: original.0.port,
-        source: if is_bound { bound.address } else { entry.source },
+        source,
         user: ids as u32,
         group: (ids >> 32) as u32,
     };
     let decision = outgoing(&facts, tables);
     let Verdict::Redirect(listener) = decision.verdict else {
-        return Ok(direct(context, decision.reason));
+        return Ok(direct(socket, &bound, decision.reason));
     };
 
-    // A port bound to the wildcard address fixes the port but leaves the address to the kernel, which would choose
-    // 127.0.0.1 for the target, and it can no longer be bound. Names are shown with the address it would have had.
-    let has_port = bound.port != 0;
-    let alias = if !is_bound && has_port { entry.source } else { Address::UNSPECIFIED_V6 };
-    let record = SocketRecord { role: Role::REDIRECTED, listener_port: 0, listener, original, alias };
+    let binds = bound.is_free();
+    let record = SocketRecord {
+        listener,
+        original,
+        alias: if binds { Address::UNSPECIFIED_V6 } else { bound.alias(&source) },
+        bound_here: u32::from(binds || bound.by_us),
+        ..SocketRecord::new(Role::REDIRECTED)
+    };
     if !records::put(socket, &record) {
         return Err(Failure::Record);
     }
-    if !is_bound && !has_port && !bind(context, entry) {
+    if binds && !bind(context, entry) {
         records::remove(socket);
         return Err(Failure::Source);
     }
@@ -120,6 +123,43 @@ fn intercept(context: &SocketAddress, tables: &KernelTables) -> Result<Reason, F
     };
     context.set_endpoint(&original.target(port, workload.switches.any(Switches::SPREAD)).0);
     Ok(decision.reason)
+}
+
+/// What a socket is bound to when it connects, and by whom.
+struct Bound {
+    /// The address in force; unspecified if the kernel may still choose.
+    address: Address,
+    /// The port in force; 0 if the kernel may still choose.
+    port: u16,
+    /// The address the application bound; unspecified if it did not.
+    by_application: Address,
+    /// Whether the address in force is from an earlier connect of this socket, and ours.
+    by_us: bool,
+}
+
+impl Bound {
+    #[inline(always)]
+    fn of(socket: Socket) -> Self {
+        let local = socket.local();
+        let by_us = !local.address.is_unspecified()
+            && records::get(socket).is_some_and(|record| record.bound_here == 1);
+        let by_application = if by_us { Address::UNSPECIFIED_V6 } else { local.address };
+        Self { address: local.address, port: local.port, by_application, by_us }
+    }
+
+    /// Whether an address can still be bound: not once the socket has one, or a port.
+    #[inline(always)]
+    fn is_free(&self) -> bool {
+        self.address.is_unspecified() && self.port == 0
+    }
+
+    /// The address to show in place of the one in force, where that is not the one the route gives: on a port bound
+    /// to the wildcard address the kernel chooses 127.0.0.1 for the target, and a binding of ours outlives its
+    /// connection.
+    #[inline(always)]
+    fn alias(&self, source: &Address) -> Address {
+        if self.address == *source { Address::UNSPECIFIED_V6 } else { *source }
+    }
 }
 
 /// The destination as the kernel will understand it: it takes an unspecified one for the socket's own address, or for
@@ -139,15 +179,9 @@ fn destination(given: Endpoint, bound: &Address) -> OriginalDestination {
 /// Notes that the socket connects by itself. It may have been redirected by an earlier call, and must not keep the
 /// names of that one; and it answers SO_ORIGINAL_DST with its remote address, unlike an accepted socket.
 #[inline(always)]
-fn direct(context: &SocketAddress, reason: Reason) -> Reason {
-    let record = SocketRecord {
-        role: Role::DIRECT,
-        listener_port: 0,
-        listener: Listener::NONE,
-        original: OriginalDestination::default(),
-        alias: Address::UNSPECIFIED_V6,
-    };
-    if records::put(context.socket(), &record) { reason } else { Reason::RecordFailed }
+fn direct(socket: Socket, bound: &Bound, reason: Reason) -> Reason {
+    let record = SocketRecord { bound_here: u32::from(bound.by_us), ..SocketRecord::new(Role::DIRECT) };
+    if records::put(socket, &record) { reason } else { Reason::RecordFailed }
 }
 
 /// Binds the address the kernel would have chosen for the original destination, so that the proxy sees its peer as

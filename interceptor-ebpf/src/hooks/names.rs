@@ -4,7 +4,7 @@
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    abi::{Address, Role, SocketRecord, Switches},
+    abi::{Endpoint, Role, SocketRecord, Switches},
     policy::{Incoming, Tables as _, Verdict, incoming},
 };
 
@@ -14,6 +14,8 @@ use crate::kernel::{
     records,
     tables::KernelTables,
 };
+
+const TCP_CLOSE: u32 = 7;
 
 #[cgroup_sock_addr(getpeername4)]
 fn getpeername4(context: SockAddrContext) -> i32 {
@@ -52,13 +54,24 @@ fn peer_name(context: &SocketAddress) -> i32 {
 #[inline(always)]
 fn socket_name(context: &SocketAddress) -> i32 {
     if let Some(record) = records::get(context.socket()) {
-        if record.role == Role::REDIRECTED && !record.alias.is_unspecified() {
-            context.set_address(&record.alias);
-        } else if record.role == Role::PROXY {
+        if record.role == Role::PROXY {
             proxy_name(context, record);
+        } else {
+            client_name(context, record);
         }
     }
     ALLOW
+}
+
+/// A connection that failed leaves its socket unbound, though an address we bound stays in force.
+#[inline(always)]
+fn client_name(context: &SocketAddress, record: &SocketRecord) {
+    if record.bound_here == 1 && context.socket().state() == TCP_CLOSE {
+        let family = context.endpoint().address.unspecified_of_family();
+        context.set_address(&family);
+    } else if !record.alias.is_unspecified() {
+        context.set_address(&record.alias);
+    }
 }
 
 /// REDIRECT of a local packet makes its destination the loopback address; of an arriving one, the first address of
@@ -66,9 +79,8 @@ fn socket_name(context: &SocketAddress) -> i32 {
 #[inline(always)]
 fn proxy_name(context: &SocketAddress, record: &SocketRecord) {
     if record.original.is_known() {
-        context.set_address(&record.original.0.address.loopback_of_family());
-        context.set_port(record.listener_port);
-        return;
+        let address = record.original.0.address.loopback_of_family();
+        return context.set_endpoint(&Endpoint::new(address, record.listener_port));
     }
     let local = context.endpoint();
     let Ok(tables) = KernelTables::of(context.workload()) else { return };
@@ -84,12 +96,6 @@ fn proxy_name(context: &SocketAddress, record: &SocketRecord) {
     let Some(entry) = tables.address(&local.address) else { return };
     let facts = Incoming { is_v4: local.address.is_v4(), port: local.port, interface: entry.interface };
     if matches!(incoming(&facts, &tables).verdict, Verdict::Redirect(_)) {
-        show(context, &entry.primary, record.listener_port);
+        context.set_endpoint(&Endpoint::new(entry.primary, record.listener_port));
     }
-}
-
-#[inline(always)]
-fn show(context: &SocketAddress, address: &Address, port: u16) {
-    context.set_address(address);
-    context.set_port(port);
 }

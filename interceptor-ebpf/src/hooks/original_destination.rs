@@ -44,7 +44,8 @@ fn original_dst(context: SockoptContext) -> i32 {
 fn answer(context: *mut bpf_sockopt, level: i32) {
     let pointer: *mut bpf_sock = read!(context, __bindgen_anon_1.sk);
     let socket = Socket(pointer);
-    if !socket.is_tcp() {
+    // An IPv4 socket knows no options of the other level; the kernel says so.
+    if !socket.is_tcp() || level == SOL_IPV6 && socket.is_v4() {
         return;
     }
     let record = records::get(socket);
@@ -58,7 +59,7 @@ fn answer(context: *mut bpf_sockopt, level: i32) {
     }
     let state = socket.state();
     if state == TCP_LISTEN || state == TCP_CLOSE {
-        return fail(context, level, ENOENT);
+        return fail(context, ENOENT);
     }
     let original = match record {
         Some(record) if record.original.is_known() => record.original.0,
@@ -67,9 +68,9 @@ fn answer(context: *mut bpf_sockopt, level: i32) {
     };
     let needed = if level == SOL_IP { size_of::<SockaddrIn>() } else { size_of::<SockaddrIn6>() };
     if read!(context, optlen) < needed as i32 {
-        fail(context, level, EINVAL);
+        fail(context, EINVAL);
     } else if original.address.is_v4() != (level == SOL_IP) {
-        fail(context, level, ENOENT);
+        fail(context, ENOENT);
     } else if level == SOL_IP {
         write_v4(context, &original);
     } else {
@@ -132,8 +133,8 @@ fn write_name<T>(context: *mut bpf_sockopt, name: &T) {
     write!(context, retval = 0);
 }
 
-/// Makes the call fail as conntrack's handler would, unless the kernel had failed it that way already.
+/// Makes the call fail as conntrack's handler would.
 #[inline(always)]
-fn fail(context: *mut bpf_sockopt, _level: i32, errno: i32) {
+fn fail(context: *mut bpf_sockopt, errno: i32) {
     write!(context, retval = -errno);
 }

@@ -162,13 +162,7 @@ fn closed(event: &SocketEvent) {
 
 #[inline(always)]
 fn proxy_record(port: u16) -> SocketRecord {
-    SocketRecord {
-        role: Role::PROXY,
-        listener_port: port,
-        listener: Listener::NONE,
-        original: OriginalDestination::default(),
-        alias: Address::UNSPECIFIED_V6,
-    }
+    SocketRecord { listener_port: port, ..SocketRecord::new(Role::PROXY) }
 }
 
 #[inline(always)]

@@ -148,7 +148,7 @@ impl Socket {
     }
 
     #[inline(always)]
-    fn is_v4(&self) -> bool {
+    pub(crate) fn is_v4(&self) -> bool {
         read!(self.0, family) == AF_INET
     }
 
@@ -201,7 +201,8 @@ impl SocketEvent {
 
     #[inline(always)]
     pub(crate) fn local(&self) -> Endpoint {
-        let address = either(self.is_v4(), read!(self.context(), local_ip4), words!(self.context(), local_ip6));
+        let address =
+            either(self.is_v4(), read!(self.context(), local_ip4), words!(self.context(), local_ip6));
         Endpoint::new(address, self.local_port())
     }
 
@@ -212,7 +213,8 @@ impl SocketEvent {
 
     #[inline(always)]
     pub(crate) fn remote(&self) -> Endpoint {
-        let address = either(self.is_v4(), read!(self.context(), remote_ip4), words!(self.context(), remote_ip6));
+        let address =
+            either(self.is_v4(), read!(self.context(), remote_ip4), words!(self.context(), remote_ip6));
         Endpoint::new(address, u32::from_be(read!(self.context(), remote_port)) as u16)
     }
 
@@ -232,7 +234,8 @@ impl SocketEvent {
     /// while it connects only those.
     #[inline(always)]
     fn is_v4(&self) -> bool {
-        read!(self.context(), family) == AF_INET || Address::from_v6(words!(self.context(), remote_ip6)).is_v4()
+        read!(self.context(), family) == AF_INET
+            || Address::from_v6(words!(self.context(), remote_ip6)).is_v4()
     }
 
     /// The context, hidden from LLVM's sight: it would keep the address of a field in a register, and the verifier
