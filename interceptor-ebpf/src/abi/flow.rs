@@ -1,6 +1,6 @@
 //! From a connection's tuple to its original destination, between SYN and accept.
 
-use super::{Address, Endpoint, OriginalDestination, Target, assert_size};
+use super::{Address, Endpoint, OriginalDestination, Target, Workload, assert_size};
 
 /// A redirected connection, named as both of its ends can name it.
 ///
@@ -49,6 +49,24 @@ impl Listener {
     pub const INBOUND: Self = Self(3);
     /// The DNS port, reachable at the loopback address.
     pub const DNS: Self = Self(4);
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::OUTBOUND, Self::INBOUND_LOCAL, Self::INBOUND, Self::DNS];
+
+    /// Whether a socket that listens on `address` and `port` (host order) is this listener of the workload: it has the
+    /// port, and those can reach it whom nat would send there.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_at(self, address: &Address, port: u16, workload: &Workload) -> bool {
+        let any = address.is_unspecified();
+        let loopback = *address == Address::LOOPBACK_V4 || *address == Address::LOOPBACK_V6;
+        match self {
+            Self::OUTBOUND => port == workload.outbound_port && (any || loopback),
+            Self::INBOUND_LOCAL => port == workload.inbound_port && (any || loopback),
+            Self::INBOUND => port == workload.inbound_port && (any || !loopback),
+            Self::DNS => port == workload.dns_port && (any || loopback),
+            _ => false,
+        }
+    }
 }
 
 /// One listening socket of the proxy in `listeners`.

@@ -49,6 +49,15 @@ impl SocketRecord {
             bound_here: 0,
         }
     }
+
+    /// The record of a listening socket of the proxy, which every socket it accepts inherits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn listening(port: u16) -> Self {
+        let mut record = Self::new(Role::PROXY);
+        record.listener_port = port;
+        record
+    }
 }
 
 assert_size!(SocketRecord, 48);

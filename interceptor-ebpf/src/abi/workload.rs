@@ -56,6 +56,13 @@ impl Workload {
         unsafe { &*core::ptr::from_ref(entry).cast::<Self>() }
     }
 
+    /// Whether one of the proxy's listeners has this port (host order).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_proxy_port(&self, port: u16) -> bool {
+        port == self.outbound_port || port == self.inbound_port || port == self.dns_port
+    }
+
     /// The entry to store under [`super::Subject::Workload`].
     #[must_use]
     pub const fn to_entry(&self) -> Entry {

@@ -91,8 +91,8 @@ fn accepted(event: &SocketEvent) {
 #[inline(always)]
 fn adopt(event: &SocketEvent, socket: Socket) -> Option<&'static mut SocketRecord> {
     let tables = KernelTables::of(event.workload()).ok()?;
-    is_proxy_port(tables.workload(), event.local_port()).then_some(())?;
-    records::put(socket, &proxy_record(event.local_port())).then_some(())?;
+    tables.workload().is_proxy_port(event.local_port()).then_some(())?;
+    records::put(socket, &SocketRecord::listening(event.local_port())).then_some(())?;
     records::get(socket)
 }
 
@@ -101,29 +101,19 @@ fn adopt(event: &SocketEvent, socket: Socket) -> Option<&'static mut SocketRecor
 fn listening(event: &SocketEvent) {
     let workload = event.workload();
     let Ok(tables) = KernelTables::of(workload) else { return };
-    let ports = tables.workload();
     let port = event.local_port();
     let Some(socket) = event.socket() else { return };
-    if !is_proxy_port(ports, port) {
+    if !tables.workload().is_proxy_port(port) {
         return;
     }
-    if !records::put(socket, &proxy_record(port)) {
+    if !records::put(socket, &SocketRecord::listening(port)) {
         return count(workload, Reason::ListenerNotKept);
     }
     let address = event.local().address;
-    let any = address.is_unspecified();
-    let local = any || address == Address::LOOPBACK_V4 || address == Address::LOOPBACK_V6;
-    if local && port == ports.outbound_port {
-        keep(event, workload, Listener::OUTBOUND);
-    }
-    if local && port == ports.inbound_port {
-        keep(event, workload, Listener::INBOUND_LOCAL);
-    }
-    if (any || !local) && port == ports.inbound_port {
-        keep(event, workload, Listener::INBOUND);
-    }
-    if local && port == ports.dns_port {
-        keep(event, workload, Listener::DNS);
+    for listener in Listener::ALL {
+        if listener.is_at(&address, port, tables.workload()) {
+            keep(event, workload, listener);
+        }
     }
 }
 
@@ -158,14 +148,4 @@ fn closed(event: &SocketEvent) {
     if unsafe { (*pending).owner } == event.socket_cookie() {
         let _already_gone = PENDING.remove(&flow);
     }
-}
-
-#[inline(always)]
-fn proxy_record(port: u16) -> SocketRecord {
-    SocketRecord { listener_port: port, ..SocketRecord::new(Role::PROXY) }
-}
-
-#[inline(always)]
-fn is_proxy_port(workload: &Workload, port: u16) -> bool {
-    port == workload.outbound_port || port == workload.inbound_port || port == workload.dns_port
 }

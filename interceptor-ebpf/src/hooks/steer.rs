@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    abi::{LISTENER_SLOTS, Listener, ListenerKey, Workload},
+    abi::{LISTENER_SLOTS, Listener, ListenerKey},
     policy::{Incoming, Reason, Tables as _, Verdict, incoming},
 };
 
@@ -37,7 +37,7 @@ fn steer(context: SkLookupContext) -> u32 {
             // SAFETY: reading one word of a map value.
             Some(pending) => assign(&context, workload, unsafe { (*pending).listener }),
             None if flow.target.0.address.is_spread()
-                && is_target_port(tables.workload(), flow.target.0.port) =>
+                && tables.workload().is_proxy_port(flow.target.0.port) =>
             {
                 refuse(workload, Reason::OriginalUnknown)
             }
@@ -83,9 +83,4 @@ fn assign(context: &SkLookupContext, workload: u64, listener: Listener) -> u32 {
 fn refuse(workload: u64, reason: Reason) -> u32 {
     count(workload, reason);
     SK_DROP
-}
-
-#[inline(always)]
-fn is_target_port(workload: &Workload, port: u16) -> bool {
-    port == workload.outbound_port || port == workload.inbound_port || port == workload.dns_port
 }

@@ -72,6 +72,9 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
             bypass_on_error: matches!(args.on_error, OnError::Bypass),
         },
     })?;
+    for listener in &outcome.left_listeners {
+        output::warning(listener);
+    }
     for name in &outcome.missing_interfaces {
         output::warning(format_args!(
             "the namespace has no interface {name}: it is excluded only once it exists and apply is run again"

@@ -10,7 +10,7 @@ use interceptor_ebpf::abi::Label;
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    DatapathError, Enforcement, PolicyTable,
+    DatapathError, Enforcement, PolicyTable, adopt,
     maps::Maps,
     object::{CGROUP_HOOKS, Object},
     rights,
@@ -48,6 +48,8 @@ pub struct Outcome {
     pub change: Change,
     /// Excluded interfaces the namespace does not have; they are not excluded until `apply` is run again.
     pub missing_interfaces: Vec<String>,
+    /// A sentence for each listener of the proxy that is older than the interception and could not be adopted.
+    pub left_listeners: Vec<String>,
 }
 
 /// What enrolling changed.
@@ -77,8 +79,8 @@ pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
     if result.is_err() {
         remove_if_unused(&state)?;
     }
-    let change = result?;
-    Ok(Outcome { workload, change, missing_interfaces: view.missing_interfaces })
+    let (change, left_listeners) = result?;
+    Ok(Outcome { workload, change, missing_interfaces: view.missing_interfaces, left_listeners })
 }
 
 fn enrol_locked(
@@ -87,7 +89,7 @@ fn enrol_locked(
     workload: u64,
     table: &PolicyTable,
     cgroup: &Cgroup,
-) -> Result<Change, DatapathError> {
+) -> Result<(Change, Vec<String>), DatapathError> {
     let mut undo = Undo::default();
     let mut object = Object::open(&state.maps(), workload)?;
     let mut maps = Maps::open(&state.maps())?;
@@ -103,17 +105,23 @@ fn enrol_locked(
     }
     let before = maps.workload(workload)?;
     maps.register(workload, &label(enrolment.netns)?)?;
+    // Before the switch, so that no connection finds the proxy without its listeners; and after it, because one that
+    // began to listen in between was neither there nor seen by a program.
+    let adopt = || adopt::listeners(&state.maps(), enrolment.netns, workload, table.workload());
+    adopt()?;
     if before.is_none_or(|before| before != *table.workload()) {
-        // The last step: with it the workload is under the whole capture at once.
+        // With this the workload is under the whole capture at once.
         maps.set_table(workload, table)?;
         changed = true;
     }
     undo.pins.clear();
-    Ok(match (before, changed) {
+    let left_listeners = adopt()?;
+    let change = match (before, changed) {
         (None, _) => Change::New,
         (Some(_), true) => Change::Changed,
         (Some(_), false) => Change::None,
-    })
+    };
+    Ok((change, left_listeners))
 }
 
 /// Takes a workload out of interception. Connections already redirected go on.

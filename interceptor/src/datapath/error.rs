@@ -125,8 +125,8 @@ fn sources(error: &dyn std::error::Error) -> String {
 fn last_line(error: &aya::programs::ProgramError) -> String {
     if let aya::programs::ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
-        let reason =
-            log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("processed"));
+        let mut lines = log.lines().rev().map(str::trim);
+        let reason = lines.find(|line| !line.is_empty() && !is_statistics(line));
         return reason.map_or_else(|| io_error.to_string(), |reason| format!("{reason} ({io_error})"));
     }
     sources(error)

@@ -2,6 +2,7 @@
 //!
 //! It keeps no process: programs, links and maps are pinned in a folder of bpffs, and what is pinned is in force.
 
+mod adopt;
 mod enrol;
 mod error;
 mod maps;

@@ -266,7 +266,7 @@ fn prefix_bits(net: &IpNet) -> u32 {
     EntryKey::SUBJECT_BITS + mapped + u32::from(net.prefix_len())
 }
 
-fn address(address: IpAddr) -> Address {
+pub(super) fn address(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(address) => Address::from_octets(address.octets()),
         IpAddr::V6(address) => {

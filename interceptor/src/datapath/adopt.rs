@@ -1,0 +1,161 @@
+//! Listeners of a proxy that is older than its interception: the kernel tells our programs only of later ones.
+
+use std::{
+    collections::HashSet,
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use aya::maps::{Map, MapData, MapError, SkStorage, SockHash};
+use interceptor_ebpf::abi::{LISTENER_SLOTS, Listener, ListenerKey, SocketRecord, Workload};
+use procfs::{
+    FromRead as _,
+    net::{TcpNetEntries, TcpState},
+    process::FDTarget,
+};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::{DatapathError, table::address};
+use crate::netns::Netns;
+
+/// A socket that listens on a port of the proxy.
+struct Listening {
+    inode: u64,
+    local: std::net::SocketAddr,
+}
+
+/// Puts the proxy's listening sockets under the care of our programs, as they would have done themselves.
+/// Returns a sentence for each that could not be.
+pub(super) fn listeners(
+    maps: &Path,
+    netns: &Netns,
+    cookie: u64,
+    workload: &Workload,
+) -> Result<Vec<String>, DatapathError> {
+    let listening = netns.run(|| listening(workload))?;
+    if listening.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sockets = open(maps.join("SOCKETS").as_path(), Map::SkStorage)?;
+    let mut listeners = open(maps.join("LISTENERS").as_path(), Map::SockHash)?;
+    let mut left = Vec::new();
+    for found in &listening {
+        let adopted = match borrow(found.inode) {
+            None => Err("no process shows it".to_owned()),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(socket)) => adopt(&mut sockets, &mut listeners, &socket, found, cookie, workload),
+        };
+        if let Err(reason) = adopted {
+            left.push(format!(
+                "the listener on {} is older than the interception and cannot be adopted ({reason}): \
+                 restart the proxy, or redirected connections are refused",
+                found.local
+            ));
+        }
+    }
+    Ok(left)
+}
+
+/// The listening sockets on the workload's proxy ports, in the calling thread's namespace.
+fn listening(workload: &Workload) -> Vec<Listening> {
+    ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
+        .iter()
+        // A kernel without IPv6 has no second file.
+        .filter_map(|path| TcpNetEntries::from_file(path).ok())
+        .flat_map(|entries| entries.0)
+        .filter(|entry| entry.state == TcpState::Listen && workload.is_proxy_port(entry.local_address.port()))
+        .map(|entry| Listening { inode: entry.inode, local: entry.local_address })
+        .collect()
+}
+
+fn adopt(
+    sockets: &mut SkStorage<MapData, SocketRecord>,
+    listeners: &mut SockHash<MapData, ListenerKey>,
+    socket: &OwnedFd,
+    found: &Listening,
+    cookie: u64,
+    workload: &Workload,
+) -> Result<(), String> {
+    if sockets.get(socket, 0).is_ok() {
+        return Ok(());
+    }
+    let record = SocketRecord::listening(found.local.port());
+    sockets.insert(socket, &record, 0).map_err(|error| root(&error))?;
+    for listener in Listener::ALL {
+        if listener.is_at(&address(found.local.ip()), found.local.port(), workload) {
+            keep(listeners, socket, cookie, listener)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a socket into the first free slot of its listener.
+fn keep(
+    listeners: &mut SockHash<MapData, ListenerKey>,
+    socket: &OwnedFd,
+    workload: u64,
+    listener: Listener,
+) -> Result<(), String> {
+    const BPF_NOEXIST: u64 = 1;
+    for slot in 0..LISTENER_SLOTS {
+        let key = ListenerKey { workload, listener, slot };
+        match listeners.insert(&key, socket.as_raw_fd(), BPF_NOEXIST) {
+            Ok(()) => return Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(root(&error)),
+        }
+    }
+    // Every slot holds a living socket of this listener, which leads to the others of its group.
+    Ok(())
+}
+
+/// A descriptor of our own for the socket with this inode, from whichever process has it (Linux 5.6).
+fn borrow(inode: u64) -> Option<rustix::io::Result<OwnedFd>> {
+    let mut refused = None;
+    let mut asked = HashSet::new();
+    for process in procfs::process::all_processes().ok()?.flatten() {
+        // A process may end, or hide its descriptors, while we look.
+        let Ok(descriptors) = process.fd() else { continue };
+        for descriptor in descriptors.flatten() {
+            if !matches!(descriptor.target, FDTarget::Socket(socket) if socket == inode)
+                || !asked.insert(process.pid)
+            {
+                continue;
+            }
+            let Some(pid) = Pid::from_raw(process.pid) else { continue };
+            let borrowed = pidfd_open(pid, PidfdFlags::empty())
+                .and_then(|process| pidfd_getfd(process.as_fd(), descriptor.fd, PidfdGetfdFlags::empty()));
+            match borrowed {
+                Ok(socket) if is_socket(&socket, inode) => return Some(Ok(socket)),
+                // The number was reused for something else in between.
+                Ok(_) => {}
+                Err(error) => refused = Some(Err(error)),
+            }
+        }
+    }
+    refused
+}
+
+fn is_socket(socket: &OwnedFd, inode: u64) -> bool {
+    let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd()));
+    link.is_ok_and(|target| target.as_os_str() == format!("socket:[{inode}]").as_str())
+}
+
+fn open<T>(pin: &Path, kind: impl FnOnce(MapData) -> Map) -> Result<T, DatapathError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    MapData::from_pin(pin)
+        .and_then(|data| T::try_from(kind(data)))
+        .map_err(|source| DatapathError::Map { action: "open the pinned maps", source: Box::new(source) })
+}
+
+/// What the kernel said, without aya's words around it.
+fn root(error: &MapError) -> String {
+    match error {
+        MapError::SyscallError(error) => error.io_error.to_string(),
+        other => other.to_string(),
+    }
+}
