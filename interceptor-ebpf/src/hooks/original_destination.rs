@@ -44,7 +44,8 @@ fn original_dst(context: SockoptContext) -> i32 {
 fn answer(context: *mut bpf_sockopt, level: i32) {
     let pointer: *mut bpf_sock = read!(context, __bindgen_anon_1.sk);
     let socket = Socket(pointer);
-    if !socket.is_tcp() {
+    // An AF_INET socket has no options at SOL_IPV6, which is the kernel's to say.
+    if !socket.is_tcp() || (level == SOL_IPV6 && socket.is_v4()) {
         return;
     }
     let record = records::get(socket);
