@@ -61,7 +61,7 @@ fn check(world: &World, connections: u32) -> anyhow::Result<()> {
         .map(|_| Actor::start(world, &command, Place::Pod, APP.owner))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let each = connections / u32::from(CLIENTS);
-    let churned: Vec<Churned> = thread::scope(|scope| {
+    let churned = thread::scope(|scope| -> anyhow::Result<Vec<Churned>> {
         let running: Vec<_> = clients
             .iter_mut()
             .zip(1..)
@@ -71,9 +71,7 @@ fn check(world: &World, connections: u32) -> anyhow::Result<()> {
             })
             .collect();
         running.into_iter().map(|client| client.join().expect("a client's thread panicked")).collect()
-    })
-    .into_iter()
-    .collect::<anyhow::Result<_>>()?;
+    })?;
 
     for client in churned {
         assert_eq!(client, Churned { connected: each, failed: None });

@@ -10,9 +10,9 @@ use std::{
 use aya::maps::{Map, MapData, MapError, SkStorage, SockHash};
 use interceptor_ebpf::abi::{LISTENER_SLOTS, Listener, ListenerKey, SocketRecord, Workload};
 use procfs::{
-    FromRead as _,
-    net::{TcpNetEntries, TcpState},
-    process::FDTarget,
+    ProcResult,
+    net::TcpState,
+    process::{FDTarget, Process},
 };
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -33,7 +33,7 @@ pub(super) fn listeners(
     cookie: u64,
     workload: &Workload,
 ) -> Result<Vec<String>, DatapathError> {
-    let listening = netns.run(|| listening(workload))?;
+    let listening = netns.run(|| listening(workload))?.map_err(|source| DatapathError::Sockets { source })?;
     if listening.is_empty() {
         return Ok(Vec::new());
     }
@@ -58,15 +58,14 @@ pub(super) fn listeners(
 }
 
 /// The listening sockets on the workload's proxy ports, in the calling thread's namespace.
-fn listening(workload: &Workload) -> Vec<Listening> {
-    ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
-        .iter()
-        // A kernel without IPv6 has no second file.
-        .filter_map(|path| TcpNetEntries::from_file(path).ok())
-        .flat_map(|entries| entries.0)
+fn listening(workload: &Workload) -> ProcResult<Vec<Listening>> {
+    let thread = Process::new_with_root("/proc/thread-self".into())?;
+    // A kernel without IPv6 has no second file.
+    let entries = thread.tcp()?.into_iter().chain(thread.tcp6().unwrap_or_default());
+    Ok(entries
         .filter(|entry| entry.state == TcpState::Listen && workload.is_proxy_port(entry.local_address.port()))
         .map(|entry| Listening { inode: entry.inode, local: entry.local_address })
-        .collect()
+        .collect())
 }
 
 fn adopt(

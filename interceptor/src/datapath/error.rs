@@ -89,6 +89,12 @@ pub enum DatapathError {
         /// The cgroup asked for.
         cgroup: PathBuf,
     },
+    /// The sockets of the namespace cannot be listed.
+    #[error("cannot list the listening sockets of the namespace: {source}")]
+    Sockets {
+        /// What went wrong.
+        source: procfs::ProcError,
+    },
     /// A map cannot be read or written.
     #[error("cannot {action}: {source}")]
     Map {

@@ -72,7 +72,7 @@ impl Envoy {
         };
         let log = lines(stdout.context("Envoy's standard output was piped")?);
         wait_until_ready(&lines(stderr.context("Envoy's standard error was piped")?))?;
-        Ok(Self { child, pod: world.namespace(pod)?.try_clone()?, log, told: HashSet::new() })
+        Ok(Self { child, pod: world.namespace(pod)?.clone(), log, told: HashSet::new() })
     }
 
     /// Every connection Envoy was handed since the last call, in the order of their arrival.

@@ -1,6 +1,6 @@
 //! Anonymous network namespaces: they live as long as a descriptor of them is open and so cannot be left behind.
 
-use std::{path::PathBuf, process, thread};
+use std::{path::PathBuf, process, sync::Arc, thread};
 
 use anyhow::{Context as _, anyhow};
 use nix::sched::{CloneFlags, unshare};
@@ -8,24 +8,19 @@ use nix::sched::{CloneFlags, unshare};
 use crate::netns::Netns;
 
 /// A network namespace of our own, held open.
-#[derive(Debug)]
-pub struct Namespace(Netns);
+#[derive(Clone, Debug)]
+pub struct Namespace(Arc<Netns>);
 
 impl Namespace {
     /// Makes a new namespace; the calling thread stays where it is.
     pub fn create() -> anyhow::Result<Self> {
         let create = || {
             unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace (root is needed)")?;
-            Ok(Self(Netns::current()?))
+            Ok(Self(Arc::new(Netns::current()?)))
         };
         // A short-lived thread spares us the way back.
         thread::scope(|scope| scope.spawn(create).join())
             .map_err(|_panic| anyhow!("the thread that makes a network namespace panicked"))?
-    }
-
-    /// The same namespace, held open once more.
-    pub fn try_clone(&self) -> anyhow::Result<Self> {
-        Ok(Self(self.0.try_clone().context("cannot duplicate the descriptor of a network namespace")?))
     }
 
     /// A path by which any process may open the namespace while this object lives.
