@@ -68,11 +68,12 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
-    /// Whether the operator's command line is at fault in a way `istio-iptables` leaves for iptables to find.
+    /// Whether a value on the operator's command line or in a file is not one at all, rather than one that cannot
+    /// take effect here.
     ///
-    /// Such an error ends with exit code 2; the others end with 1, as they do there.
+    /// Such an error ends with exit code 2; the others end with 1. (Called as `istio-iptables`, all end with 1.)
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Value { .. } | Self::File { .. })
+        matches!(self, Self::Value { .. } | Self::Cidr { .. } | Self::File { .. })
     }
 }

@@ -59,7 +59,8 @@ pub(super) fn listeners(
 
 /// The listening sockets on the workload's proxy ports, in the calling thread's namespace.
 fn listening(workload: &Workload) -> ProcResult<Vec<Listening>> {
-    let thread = Process::new_with_root("/proc/thread-self".into())?;
+    // procfs follows no links, so /proc/thread-self must be spelt out.
+    let thread = Process::new_with_root(format!("/proc/self/task/{}", nix::unistd::gettid()).into())?;
     // A kernel without IPv6 has no second file.
     let entries = thread.tcp()?.into_iter().chain(thread.tcp6().unwrap_or_default());
     Ok(entries

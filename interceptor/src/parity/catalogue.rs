@@ -40,9 +40,6 @@ const SHARED_PORT: u16 = 40_001;
 const COLLISION: &str = "two connections become one tuple when both are redirected to one port; nat then changes \
                          the source port of the second, while eBPF keeps the tuples apart";
 
-const SOURCE_KEPT: &str = "the source address is bound before the connection is tried, and a socket keeps a bound \
-                           address when its connection fails";
-
 /// All scenarios, none twice.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
@@ -117,16 +114,7 @@ fn inbound() -> Vec<Scenario> {
 fn unavailable() -> Vec<Scenario> {
     let dead = |name: &str, connection| Scenario { proxy_runs: false, ..one(name, connection) };
     vec![
-        Scenario {
-            expected: vec![Expected {
-                connection: 0,
-                fact: "app.local",
-                nat: "0.0.0.0:src",
-                ebpf: "pod:src",
-                reason: SOURCE_KEPT,
-            }],
-            ..dead("app to a remote service, proxy dead", tcp(APP, Host::Service(1), 80))
-        },
+        dead("app to a remote service, proxy dead", tcp(APP, Host::Service(1), 80)),
         dead("client to the app, proxy dead", tcp(REMOTE, Host::Pod, 8080)),
         dead("client to the health port, proxy dead", tcp(REMOTE, Host::Pod, 15021)),
         Scenario {
