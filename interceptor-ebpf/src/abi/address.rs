@@ -2,8 +2,12 @@
 
 use super::assert_size;
 
-/// Leading bits of 127.128.0.0/9, the range redirected connections are spread over.
-pub const SPREAD_PREFIX_BITS: u32 = 9;
+/// Leading bits of 127.128.0.0/9, the range redirected IPv4 connections are spread over.
+const SPREAD_V4_BITS: u32 = 9;
+const SPREAD_V4: u32 = 0x7f80_0000;
+/// First two words of the /64 redirected IPv6 connections are spread over: fd69:6e74:6572:6370::/64, a unique local
+/// prefix (RFC 4193) that spells "intercp". Unlike 127.0.0.0/8, it is local only where a route on `lo` says so.
+pub const SPREAD_V6: [u32; 2] = [0xfd69_6e74_u32.to_be(), 0x6572_6370_u32.to_be()];
 
 /// An IP address in network byte order, as four words the way they lie in memory; IPv4 as `::ffff:a.b.c.d`.
 #[repr(C)]
@@ -127,13 +131,15 @@ impl Address {
         if self.is_v4() { Self::UNSPECIFIED_V4 } else { Self::UNSPECIFIED_V6 }
     }
 
-    /// Whether this lies in 127.128.0.0/9, where only redirected connections go.
+    /// Whether this lies in one of the ranges where only redirected connections go.
     #[inline(always)]
     #[must_use]
     pub const fn is_spread(&self) -> bool {
-        self.is_v4()
-            && u32::from_be(self.words[3]) >> (32 - SPREAD_PREFIX_BITS)
-                == 0x7f80_0000 >> (32 - SPREAD_PREFIX_BITS)
+        if self.is_v4() {
+            u32::from_be(self.words[3]) >> (32 - SPREAD_V4_BITS) == SPREAD_V4 >> (32 - SPREAD_V4_BITS)
+        } else {
+            self.words[0] == SPREAD_V6[0] && self.words[1] == SPREAD_V6[1]
+        }
     }
 
     /// The bytes in network order, IPv4 mapped.
@@ -166,31 +172,30 @@ impl OriginalDestination {
         self.0.port != 0
     }
 
-    /// The target for this destination.
+    /// The address this destination is spread to.
     ///
     /// Rewriting every destination to one address would fold them into one tuple: a source port could serve only one
-    /// of them at a time. With `spread`, an IPv4 destination gets an address of 127.128.0.0/9 chosen by its hash, so
-    /// that two connections collide exactly when they would without interception (but for one pair in 2^23).
+    /// of them at a time. So each gets an address of its own by its hash, and two connections collide exactly when
+    /// they would without interception (but for one IPv4 pair in 2^23).
     #[inline(always)]
     #[must_use]
-    pub const fn target(&self, port: u16, spread: bool) -> Target {
-        let address = if spread && self.0.address.is_v4() {
-            Address::from_v4((0x7f80_0000 | (self.hash() >> SPREAD_PREFIX_BITS)).to_be())
-        } else {
-            self.0.address.loopback_of_family()
-        };
-        Target(Endpoint::new(address, port))
+    pub const fn spread_address(&self) -> Address {
+        let [a, b, c, d] = self.0.address.words;
+        let low = mix(d ^ self.0.port as u32 ^ (self.0.port as u32) << 16);
+        if self.0.address.is_v4() {
+            return Address::from_v4((SPREAD_V4 | low >> SPREAD_V4_BITS).to_be());
+        }
+        let high = mix(a ^ mix(b ^ mix(c ^ low)));
+        Address { words: [SPREAD_V6[0], SPREAD_V6[1], high, low] }
     }
+}
 
-    /// A hash whose high bits are well mixed (the finaliser of MurmurHash3, public domain).
-    #[inline(always)]
-    const fn hash(&self) -> u32 {
-        let mut hash =
-            u32::from_be(self.0.address.words[3]) ^ ((self.0.port as u32) << 16 | self.0.port as u32);
-        hash ^= hash >> 16;
-        hash = hash.wrapping_mul(0x85eb_ca6b);
-        hash ^= hash >> 13;
-        hash = hash.wrapping_mul(0xc2b2_ae35);
-        hash ^ (hash >> 16)
-    }
+/// Mixes all bits of a word into all others, one to one (the finaliser of MurmurHash3, public domain).
+#[inline(always)]
+const fn mix(word: u32) -> u32 {
+    let mut hash = word ^ word >> 16;
+    hash = hash.wrapping_mul(0x85eb_ca6b);
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
 }

@@ -81,6 +81,17 @@ pub struct ListenerKey {
     pub slot: u32,
 }
 
+/// A DNS server by the address its answers come from in the workload, where a socket asks several at once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// Cookie of the network namespace.
+    pub workload: u64,
+    /// The server's spread address.
+    pub address: Address,
+}
+
+assert_size!(Resolver, 24);
 assert_size!(Flow, 48);
 assert_size!(Pending, 56);
 assert_size!(ListenerKey, 16);

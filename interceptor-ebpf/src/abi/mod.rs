@@ -13,8 +13,8 @@ mod socket;
 mod workload;
 
 pub use self::{
-    address::{Address, Endpoint, OriginalDestination, SPREAD_PREFIX_BITS, Target},
-    flow::{Flow, Listener, ListenerKey, Pending},
+    address::{Address, Endpoint, OriginalDestination, SPREAD_V6, Target},
+    flow::{Flow, Listener, ListenerKey, Pending, Resolver},
     label::Label,
     policy_table::{Entry, EntryKey, Marks, Subject},
     socket::{Role, SocketRecord},

@@ -1,7 +1,8 @@
 //! Leave for userspace to copy these types in and out of maps byte by byte.
 
 use super::{
-    Address, Counters, Endpoint, Entry, EntryKey, Flow, Label, ListenerKey, Pending, SocketRecord, Workload,
+    Address, Counters, Endpoint, Entry, EntryKey, Flow, Label, ListenerKey, Pending, Resolver, SocketRecord,
+    Workload,
 };
 
 macro_rules! plain_data {
@@ -23,6 +24,7 @@ plain_data!(
     Label,
     ListenerKey,
     Pending,
+    Resolver,
     SocketRecord,
     Workload
 );

@@ -8,7 +8,8 @@ use super::{Address, Endpoint, Listener, OriginalDestination, assert_size};
 pub struct SocketRecord {
     /// Its part.
     pub role: Role,
-    /// For the proxy's sockets, the port their listener is bound to; else 0. Host order.
+    /// For the proxy's sockets, the port their listener is bound to; for a redirected or asking one, the port it was
+    /// sent to; else 0. Host order.
     pub listener_port: u16,
     /// For a redirected client, the proxy's listener it was sent to; else 0.
     pub listener: Listener,
@@ -33,6 +34,8 @@ impl Role {
     pub const DIRECT: Self = Self(2);
     /// The proxy's listening socket; every socket it accepts inherits the record (`BPF_F_CLONE`).
     pub const PROXY: Self = Self(3);
+    /// An application's unconnected UDP socket that has asked a DNS server.
+    pub const ASKING: Self = Self(4);
 }
 
 impl SocketRecord {

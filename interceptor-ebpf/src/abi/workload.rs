@@ -2,7 +2,7 @@
 
 use core::ops::{BitOr, BitOrAssign};
 
-use super::{Entry, assert_size};
+use super::{Endpoint, Entry, Listener, OriginalDestination, Target, assert_size};
 use crate::policy::Reason;
 
 /// A workload's capture in numbers: the entry of [`super::Subject::Workload`] in its policy table, which has the lists.
@@ -56,6 +56,37 @@ impl Workload {
         unsafe { &*core::ptr::from_ref(entry).cast::<Self>() }
     }
 
+    /// The port of a listener, in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn port_of(&self, listener: Listener) -> u16 {
+        match listener {
+            Listener::INBOUND | Listener::INBOUND_LOCAL => self.inbound_port,
+            Listener::DNS => self.dns_port,
+            _ => self.outbound_port,
+        }
+    }
+
+    /// Where a connection to `original` is rewritten to for a listener.
+    #[inline(always)]
+    #[must_use]
+    pub const fn target(&self, original: &OriginalDestination, listener: Listener) -> Target {
+        let spread = if original.0.address.is_v4() { Switches::SPREAD } else { Switches::SPREAD_V6 };
+        let address = if self.switches.any(spread) {
+            original.spread_address()
+        } else {
+            original.0.address.loopback_of_family()
+        };
+        Target(Endpoint::new(address, self.port_of(listener)))
+    }
+
+    /// Where a DNS query over UDP to `original` is rewritten to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn datagram_target(&self, original: &OriginalDestination) -> Endpoint {
+        Endpoint::new(original.0.address.loopback_of_family(), self.dns_port)
+    }
+
     /// Whether one of the proxy's listeners has this port (host order).
     #[inline(always)]
     #[must_use]
@@ -106,6 +137,8 @@ impl Switches {
     pub const TPROXY: Self = Self(1 << 15);
     /// Redirected IPv4 destinations are spread over 127.128.0.0/9.
     pub const SPREAD: Self = Self(1 << 16);
+    /// Redirected IPv6 destinations are spread over the prefix of [`super::SPREAD_V6`].
+    pub const SPREAD_V6: Self = Self(1 << 18);
     /// A connection whose original destination cannot be kept passes unintercepted instead of failing.
     pub const BYPASS_ON_ERROR: Self = Self(1 << 17);
 

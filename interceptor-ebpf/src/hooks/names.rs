@@ -8,9 +8,9 @@ use interceptor_ebpf::{
     policy::{Incoming, Tables as _, Verdict, incoming},
 };
 
-use super::ALLOW;
 use crate::kernel::{
     context::{Family, SocketAddress},
+    outcome::ALLOW,
     records,
     tables::KernelTables,
 };

@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use interceptor_ebpf::abi::{Endpoint, Role};
 
-use super::ALLOW;
 use crate::kernel::{
     context::{Socket, read, write},
     maps::WORKLOADS,
+    outcome::ALLOW,
     records,
 };
 

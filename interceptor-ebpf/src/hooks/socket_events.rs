@@ -10,10 +10,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use interceptor_ebpf::{
-    abi::{
-        Address, Flow, LISTENER_SLOTS, Listener, ListenerKey, OriginalDestination, Pending, Role,
-        SocketRecord, Target, Workload,
-    },
+    abi::{Flow, LISTENER_SLOTS, Listener, ListenerKey, Pending, Role, SocketRecord, Target},
     policy::{Reason, Tables as _},
 };
 

@@ -9,10 +9,21 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
-use interceptor_ebpf::abi::{Address, Endpoint, Flow, Target};
+use interceptor_ebpf::{
+    abi::{Address, Endpoint, Flow, Target},
+    policy::Protocol,
+};
 
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
+
+/// A context, hidden from LLVM's sight: it would keep the address of a field in a register, and the verifier refuses a
+/// load or store through that ("dereference of modified ctx ptr").
+#[inline(always)]
+fn hidden<T>(context: *mut T) -> *mut T {
+    core::hint::black_box(context)
+}
 
 /// Reads one field of a context or socket the verifier knows.
 macro_rules! read {
@@ -70,10 +81,10 @@ impl SocketAddress {
     #[inline(always)]
     pub(crate) fn endpoint(&self) -> Endpoint {
         let address = match self.family {
-            Family::V4 => Address::from_v4(read!(self.context, user_ip4)),
-            Family::V6 => Address::from_v6(words!(self.context, user_ip6)),
+            Family::V4 => Address::from_v4(read!(hidden(self.context), user_ip4)),
+            Family::V6 => Address::from_v6(words!(hidden(self.context), user_ip6)),
         };
-        Endpoint::new(address, u16::from_be(read!(self.context, user_port) as u16))
+        Endpoint::new(address, u16::from_be(read!(hidden(self.context), user_port) as u16))
     }
 
     #[inline(always)]
@@ -85,35 +96,50 @@ impl SocketAddress {
     #[inline(always)]
     pub(crate) fn set_address(&self, address: &Address) {
         match self.family {
-            Family::V4 => write!(self.context, user_ip4 = address.v4_word()),
+            Family::V4 => write!(hidden(self.context), user_ip4 = address.v4_word()),
             Family::V6 => {
                 let [a, b, c, d] = address.words();
-                write!(self.context, user_ip6[0] = a);
-                write!(self.context, user_ip6[1] = b);
-                write!(self.context, user_ip6[2] = c);
-                write!(self.context, user_ip6[3] = d);
+                write!(hidden(self.context), user_ip6[0] = a);
+                write!(hidden(self.context), user_ip6[1] = b);
+                write!(hidden(self.context), user_ip6[2] = c);
+                write!(hidden(self.context), user_ip6[3] = d);
             }
         }
     }
 
     #[inline(always)]
     pub(crate) fn set_port(&self, port: u16) {
-        write!(self.context, user_port = u32::from(port.to_be()));
+        write!(hidden(self.context), user_port = u32::from(port.to_be()));
     }
 
+    /// The source address of the datagram being sent.
     #[inline(always)]
-    pub(crate) fn is_tcp(&self) -> bool {
-        read!(self.context, protocol) == IPPROTO_TCP
+    pub(crate) fn set_source(&self, address: &Address) {
+        match self.family {
+            Family::V4 => write!(hidden(self.context), msg_src_ip4 = address.v4_word()),
+            Family::V6 => {
+                let [a, b, c, d] = address.words();
+                write!(hidden(self.context), msg_src_ip6[0] = a);
+                write!(hidden(self.context), msg_src_ip6[1] = b);
+                write!(hidden(self.context), msg_src_ip6[2] = c);
+                write!(hidden(self.context), msg_src_ip6[3] = d);
+            }
+        }
+    }
+
+    /// TCP or UDP; none for other protocols.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        match read!(hidden(self.context), protocol) {
+            IPPROTO_TCP => Some(Protocol::Tcp),
+            IPPROTO_UDP => Some(Protocol::Udp),
+            _ => None,
+        }
     }
 
     #[inline(always)]
     pub(crate) fn socket(&self) -> Socket {
-        Socket(read!(self.context, __bindgen_anon_1.sk))
-    }
-
-    #[inline(always)]
-    pub(crate) fn family(&self) -> Family {
-        self.family
+        Socket(read!(hidden(self.context), __bindgen_anon_1.sk))
     }
 
     #[inline(always)]
@@ -177,14 +203,14 @@ impl SocketEvent {
 
     #[inline(always)]
     pub(crate) fn operation(&self) -> u32 {
-        read!(self.context(), op)
+        read!(hidden(self.context), op)
     }
 
     #[inline(always)]
     pub(crate) fn argument(&self, index: usize) -> u32 {
         match index {
-            0 => read!(self.context(), __bindgen_anon_1.args[0]),
-            _ => read!(self.context(), __bindgen_anon_1.args[1]),
+            0 => read!(hidden(self.context), __bindgen_anon_1.args[0]),
+            _ => read!(hidden(self.context), __bindgen_anon_1.args[1]),
         }
     }
 
@@ -196,27 +222,33 @@ impl SocketEvent {
     /// The socket, unless the event is about a request that has none yet.
     #[inline(always)]
     pub(crate) fn socket(&self) -> Option<Socket> {
-        let socket = read!(self.context(), __bindgen_anon_2.sk);
+        let socket = read!(hidden(self.context), __bindgen_anon_2.sk);
         (!socket.is_null()).then_some(Socket(socket))
     }
 
     #[inline(always)]
     pub(crate) fn local(&self) -> Endpoint {
-        let address =
-            either(self.is_v4(), read!(self.context(), local_ip4), words!(self.context(), local_ip6));
+        let address = either(
+            self.is_v4(),
+            read!(hidden(self.context), local_ip4),
+            words!(hidden(self.context), local_ip6),
+        );
         Endpoint::new(address, self.local_port())
     }
 
     #[inline(always)]
     pub(crate) fn local_port(&self) -> u16 {
-        read!(self.context(), local_port) as u16
+        read!(hidden(self.context), local_port) as u16
     }
 
     #[inline(always)]
     pub(crate) fn remote(&self) -> Endpoint {
-        let address =
-            either(self.is_v4(), read!(self.context(), remote_ip4), words!(self.context(), remote_ip6));
-        Endpoint::new(address, u32::from_be(read!(self.context(), remote_port)) as u16)
+        let address = either(
+            self.is_v4(),
+            read!(hidden(self.context), remote_ip4),
+            words!(hidden(self.context), remote_ip6),
+        );
+        Endpoint::new(address, u32::from_be(read!(hidden(self.context), remote_port)) as u16)
     }
 
     #[inline(always)]
@@ -235,15 +267,8 @@ impl SocketEvent {
     /// while it connects only those.
     #[inline(always)]
     fn is_v4(&self) -> bool {
-        read!(self.context(), family) == AF_INET
-            || Address::from_v6(words!(self.context(), remote_ip6)).is_v4()
-    }
-
-    /// The context, hidden from LLVM's sight: it would keep the address of a field in a register, and the verifier
-    /// refuses a load through that ("dereference of modified ctx ptr").
-    #[inline(always)]
-    fn context(&self) -> *mut bpf_sock_ops {
-        core::hint::black_box(self.context)
+        read!(hidden(self.context), family) == AF_INET
+            || Address::from_v6(words!(hidden(self.context), remote_ip6)).is_v4()
     }
 }
 

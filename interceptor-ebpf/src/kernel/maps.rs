@@ -3,10 +3,12 @@
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC},
-    btf_maps::{HashMap, HashOfMaps, LpmTrie, PerCpuHashMap, SockHash},
+    btf_maps::{HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuHashMap, SockHash},
     macros::btf_map,
 };
-use interceptor_ebpf::abi::{Counters, Entry, EntryKey, Flow, Label, ListenerKey, Pending, SocketRecord};
+use interceptor_ebpf::abi::{
+    Counters, Endpoint, Entry, EntryKey, Flow, Label, ListenerKey, Pending, Resolver, SocketRecord,
+};
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -25,6 +27,11 @@ pub(crate) static COUNTERS: PerCpuHashMap<u64, Counters, 65_536, ON_DEMAND> = Pe
 /// socket is made, or taken back when the client's socket closes first.
 #[btf_map(pin_by_name)]
 pub(crate) static PENDING: HashMap<Flow, Pending, 262_144, ON_DEMAND> = HashMap::new();
+
+/// DNS servers by the address their answers come from. An entry unused for long gives way to a newer one: its late
+/// answers are then dropped, never taken for another server's.
+#[btf_map(pin_by_name)]
+pub(crate) static RESOLVERS: LruHashMap<Resolver, Endpoint, 65_536> = LruHashMap::new();
 
 /// The proxies' listening sockets. The kernel removes an entry with its socket.
 #[btf_map(pin_by_name)]

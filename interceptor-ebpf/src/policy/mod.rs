@@ -10,7 +10,7 @@ mod reason;
 
 pub use self::{
     incoming::{Incoming, incoming},
-    outgoing::{Outgoing, Protocol, outgoing},
+    outgoing::{DNS_PORT, Outgoing, Protocol, outgoing},
     reason::Reason,
 };
 use crate::abi::{Listener, Marks, Workload};

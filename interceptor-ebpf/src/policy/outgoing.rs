@@ -3,7 +3,8 @@
 use super::{Decision, Reason, Tables, pass, redirect};
 use crate::abi::{Address, Entry, Listener, Marks, Switches};
 
-const DNS_PORT: u16 = 53;
+/// Port of DNS servers (RFC 1035).
+pub const DNS_PORT: u16 = 53;
 
 /// Facts about a connection that is about to be made.
 #[derive(Clone, Copy, Debug)]

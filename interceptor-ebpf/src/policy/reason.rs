@@ -68,6 +68,8 @@ reasons! {
     RecordFailed = "error-record",
     /// Failed: the route's source address could not be bound.
     SourceFailed = "error-source",
+    /// Failed: a DNS server could not be told from others of the same socket.
+    ResolverFailed = "error-resolver",
     /// Failed: `pending` is full.
     PendingFull = "error-pending-full",
     /// Failed: the workload's policy table is missing.

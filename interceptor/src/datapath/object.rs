@@ -17,13 +17,17 @@ use super::{DatapathError, sys::AttachType};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/interceptor-ebpf"));
 
 /// The cgroup hooks: name of the program, which is also the name of its link's pin, and where it is attached.
-pub(super) const CGROUP_HOOKS: [(&str, AttachType); 8] = [
+pub(super) const CGROUP_HOOKS: [(&str, AttachType); 12] = [
     ("connect4", AttachType::Connect4),
     ("connect6", AttachType::Connect6),
     ("getpeername4", AttachType::GetPeerName4),
     ("getpeername6", AttachType::GetPeerName6),
     ("getsockname4", AttachType::GetSockName4),
     ("getsockname6", AttachType::GetSockName6),
+    ("sendmsg4", AttachType::SendMsg4),
+    ("sendmsg6", AttachType::SendMsg6),
+    ("recvmsg4", AttachType::RecvMsg4),
+    ("recvmsg6", AttachType::RecvMsg6),
     ("original_dst", AttachType::GetSockOpt),
     ("socket_events", AttachType::SockOps),
 ];

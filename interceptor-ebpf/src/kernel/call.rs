@@ -1,0 +1,110 @@
+//! A connect or send call: where it goes, from where, and what the policy says of it.
+
+use aya_ebpf::helpers::bpf_get_current_uid_gid;
+use interceptor_ebpf::{
+    abi::{Address, Endpoint, Entry, OriginalDestination},
+    policy::{Decision, Outgoing, Protocol, Reason, Verdict, outgoing},
+};
+
+use super::{
+    context::{Socket, SocketAddress},
+    records,
+    tables::KernelTables,
+};
+
+/// A call, and what was decided about it.
+pub(crate) struct Call {
+    pub(crate) socket: Socket,
+    pub(crate) bound: Bound,
+    pub(crate) original: OriginalDestination,
+    /// Source address the kernel would choose without us; unspecified if it has none.
+    pub(crate) source: Address,
+    pub(crate) decision: Decision,
+}
+
+impl Call {
+    #[inline(always)]
+    pub(crate) fn of(context: &SocketAddress, protocol: Protocol, tables: &KernelTables) -> Self {
+        let socket = context.socket();
+        let bound = Bound::of(socket);
+        let original = destination(context.endpoint(), &bound.by_application);
+        let (source, decision) = match tables.address(&original.0.address) {
+            Some(entry) => decide(protocol, &bound, &original, entry, tables),
+            None => (Address::UNSPECIFIED_V6, Decision { verdict: Verdict::Pass, reason: Reason::NoRoute }),
+        };
+        Self { socket, bound, original, source, decision }
+    }
+}
+
+#[inline(always)]
+fn decide(
+    protocol: Protocol,
+    bound: &Bound,
+    original: &OriginalDestination,
+    entry: &Entry,
+    tables: &KernelTables,
+) -> (Address, Decision) {
+    let source = if bound.by_application.is_unspecified() { entry.source } else { bound.by_application };
+    let ids = bpf_get_current_uid_gid();
+    let facts = Outgoing {
+        protocol,
+        destination: *entry,
+        is_v4: original.0.address.is_v4(),
+        port: original.0.port,
+        source,
+        user: ids as u32,
+        group: (ids >> 32) as u32,
+    };
+    (source, outgoing(&facts, tables))
+}
+
+/// The destination as the kernel will understand it: it takes an unspecified one for the socket's own address, or for
+/// the loopback address (net/ipv4/route.c, net/ipv6/tcp_ipv6.c).
+#[inline(always)]
+fn destination(given: Endpoint, bound: &Address) -> OriginalDestination {
+    let address = if !given.address.is_unspecified() {
+        given.address
+    } else if bound.is_unspecified() {
+        given.address.loopback_of_family()
+    } else {
+        *bound
+    };
+    OriginalDestination(Endpoint::new(address, given.port))
+}
+
+/// What a socket is bound to when it is used, and by whom.
+pub(crate) struct Bound {
+    /// The address in force; unspecified if the kernel may still choose.
+    pub(crate) address: Address,
+    /// The port in force; 0 if the kernel may still choose.
+    pub(crate) port: u16,
+    /// The address the application bound; unspecified if it did not.
+    by_application: Address,
+    /// Whether the address in force is from an earlier connect of this socket, and ours.
+    pub(crate) by_us: bool,
+}
+
+impl Bound {
+    #[inline(always)]
+    fn of(socket: Socket) -> Self {
+        let local = socket.local();
+        let is_bound = !local.address.is_unspecified();
+        let by_us = is_bound && records::get(socket).is_some_and(|record| record.bound_here == 1);
+        let by_application = if by_us { Address::UNSPECIFIED_V6 } else { local.address };
+        Self { address: local.address, port: local.port, by_application, by_us }
+    }
+
+    /// Whether an address can still be bound: not once the socket has one, or a port.
+    #[inline(always)]
+    pub(crate) fn is_free(&self) -> bool {
+        self.address.is_unspecified() && self.port == 0
+    }
+
+    /// The address to show in place of the one in force, where that is not the one the route gives: on a port bound
+    /// to the wildcard address the kernel chooses 127.0.0.1 for the target, and a binding of ours outlives its
+    /// connection.
+    #[inline(always)]
+    pub(crate) fn alias(&self, source: &Address) -> Address {
+        if self.address == *source { Address::UNSPECIFIED_V6 } else { *source }
+    }
+}

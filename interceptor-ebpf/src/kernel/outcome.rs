@@ -1,0 +1,67 @@
+//! What a call is told: one place decides for every error whether it denies or lets pass.
+
+use aya_ebpf::helpers::generated::bpf_set_retval;
+use interceptor_ebpf::{
+    abi::Switches,
+    policy::{Reason, Tables as _},
+};
+
+use super::{
+    count::count,
+    maps::HAS_SET_RETVAL,
+    tables::{Absent, KernelTables},
+};
+
+/// What a cgroup hook returns to let the call go on.
+pub(crate) const ALLOW: i32 = 1;
+/// What a cgroup hook returns to make the call fail.
+const DENY: i32 = 0;
+
+const ENOMEM: i32 = 12;
+const EADDRNOTAVAIL: i32 = 99;
+const EHOSTDOWN: i32 = 112;
+
+/// Why a call that should have been redirected could not be.
+pub(crate) enum Failure {
+    /// The socket's record could not be stored.
+    Record,
+    /// The source address could not be bound.
+    Source,
+    /// The DNS server could not be noted.
+    Resolver,
+}
+
+/// Runs a hook's work for a workload's call, counts what came of it, and tells the call. The work answers with
+/// nothing when the call is none of ours.
+#[inline(always)]
+pub(crate) fn of(workload: u64, work: impl FnOnce(&KernelTables) -> Result<Option<Reason>, Failure>) -> i32 {
+    let tables = match KernelTables::of(workload) {
+        Ok(tables) => tables,
+        Err(Absent::NotEnrolled) => return ALLOW,
+        Err(Absent::Broken) => {
+            count(workload, Reason::TableMissing);
+            return deny(EHOSTDOWN);
+        }
+    };
+    let (reason, errno) = match work(&tables) {
+        Ok(None) => return ALLOW,
+        Ok(Some(reason)) => {
+            count(workload, reason);
+            return ALLOW;
+        }
+        Err(Failure::Record) => (Reason::RecordFailed, ENOMEM),
+        Err(Failure::Source) => (Reason::SourceFailed, EADDRNOTAVAIL),
+        Err(Failure::Resolver) => (Reason::ResolverFailed, ENOMEM),
+    };
+    count(workload, reason);
+    if tables.workload().switches.any(Switches::BYPASS_ON_ERROR) { ALLOW } else { deny(errno) }
+}
+
+#[inline(always)]
+fn deny(errno: i32) -> i32 {
+    if HAS_SET_RETVAL.load() != 0 {
+        // SAFETY: the helper takes a number. Where it is missing, the verifier removes this call as dead code.
+        unsafe { bpf_set_retval(-errno) };
+    }
+    DENY
+}
