@@ -1,7 +1,7 @@
 //! Network namespaces: open one, name it by its cookie, run something inside it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     os::unix::fs::MetadataExt as _,
@@ -76,6 +76,19 @@ impl Netns {
     /// The caller's own namespace.
     pub fn current() -> Result<Self, NetnsError> {
         Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// Finds a namespace by its cookie, among the path it was once known by and the namespaces of all processes.
+    /// None once it is gone, or if nobody shows it any more.
+    #[must_use]
+    pub fn find(cookie: u64, inode: u64, path: &Path) -> Option<Self> {
+        let of_processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let of_processes = of_processes.map(|process| process.path().join("ns/net"));
+        let has_inode = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| found.ino() == inode);
+        let mut candidates = std::iter::once(path.to_owned()).chain(of_processes).filter(has_inode);
+        candidates.find_map(|path| {
+            Self::open(&path).ok().filter(|netns| netns.cookie().is_ok_and(|own| own == cookie))
+        })
     }
 
     /// The same namespace, open once more.

@@ -8,7 +8,7 @@ use std::{
 use clap::ValueEnum;
 use interceptor::{
     capture::{Capture, CaptureArgs, Detected},
-    datapath::{Change, Enforcement, Enrolment, enrol},
+    datapath::{Change, Enrolment, enrol},
     netns::Netns,
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// The cgroup whose processes are intercepted [default: the root of the cgroup v2 hierarchy].
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
-    /// Send every redirected connection to 127.0.0.1 itself, not spread over 127.128.0.0/9.
+    /// Send every redirected connection to 127.0.0.1 itself, not spread over addresses of their own.
     #[arg(long)]
     no_spread: bool,
     /// What becomes of a connection that cannot be redirected.
@@ -67,18 +67,11 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
         netns: &netns,
         cgroup: args.cgroup.as_deref(),
         capture: &capture,
-        enforcement: Enforcement {
-            spread: !args.no_spread,
-            bypass_on_error: matches!(args.on_error, OnError::Bypass),
-        },
+        spread: !args.no_spread,
+        bypass_on_error: matches!(args.on_error, OnError::Bypass),
     })?;
-    for listener in &outcome.left_listeners {
-        output::warning(listener);
-    }
-    for name in &outcome.missing_interfaces {
-        output::warning(format_args!(
-            "the namespace has no interface {name}: it is excluded only once it exists and apply is run again"
-        ));
+    for shortfall in &outcome.shortfalls {
+        output::warning(shortfall);
     }
     output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, &capture)))?;
     Ok(ExitCode::SUCCESS)

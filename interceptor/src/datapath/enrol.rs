@@ -35,8 +35,10 @@ pub struct Enrolment<'a> {
     pub cgroup: Option<&'a Path>,
     /// What to intercept.
     pub capture: &'a Capture,
-    /// How to enforce it.
-    pub enforcement: Enforcement,
+    /// Whether to spread redirected destinations over addresses of their own.
+    pub spread: bool,
+    /// Whether a connection passes that cannot be redirected, instead of being refused.
+    pub bypass_on_error: bool,
 }
 
 /// What enrolling did.
@@ -46,10 +48,8 @@ pub struct Outcome {
     pub workload: u64,
     /// Whether it was new, or other than before, or the same.
     pub change: Change,
-    /// Excluded interfaces the namespace does not have; they are not excluded until `apply` is run again.
-    pub missing_interfaces: Vec<String>,
-    /// A sentence for each listener of the proxy that is older than the interception and could not be adopted.
-    pub left_listeners: Vec<String>,
+    /// A sentence for each part of the capture that could not be enforced.
+    pub shortfalls: Vec<String>,
 }
 
 /// What enrolling changed.
@@ -67,30 +67,26 @@ pub enum Change {
 pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
     rights::check()?;
     let workload = enrolment.netns.cookie()?;
-    let view = View::of(enrolment.netns, &enrolment.capture.excluded_interfaces)?;
-    let table = PolicyTable::build(enrolment.capture, &view.routes, &view.interfaces, enrolment.enforcement);
     let cgroup = match enrolment.cgroup {
         Some(path) => Cgroup::open(path)?,
         None => Cgroup::root()?,
     };
 
     let state = State::create(enrolment.state)?;
-    let result = enrol_locked(&state, enrolment, workload, &table, &cgroup);
+    let result = enrol_locked(&state, enrolment, workload, &cgroup);
     if result.is_err() {
         remove_if_unused(&state)?;
     }
-    let (change, left_listeners) = result?;
-    Ok(Outcome { workload, change, missing_interfaces: view.missing_interfaces, left_listeners })
+    result
 }
 
 fn enrol_locked(
     state: &State,
     enrolment: &Enrolment<'_>,
     workload: u64,
-    table: &PolicyTable,
     cgroup: &Cgroup,
-) -> Result<(Change, Vec<String>), DatapathError> {
-    let mut undo = Undo::default();
+) -> Result<Outcome, DatapathError> {
+    let mut undo = Undo::of(enrolment.netns);
     let mut object = Object::open(&state.maps(), workload)?;
     let mut maps = Maps::open(&state.maps())?;
     let mut changed = attach_hooks(state, &mut object, cgroup, enrolment.cgroup.is_some(), &mut undo)?;
@@ -104,6 +100,14 @@ fn enrol_locked(
         changed = true;
     }
     let before = maps.workload(workload)?;
+    let spread_v6 =
+        enrolment.spread && enrolment.capture.ipv6 && enrolment.netns.run(routes::add_spread_prefix)??;
+    undo.spread_prefix = spread_v6 && before.is_none();
+    let View { routes, interfaces, mut shortfalls } =
+        View::of(enrolment.netns, &enrolment.capture.excluded_interfaces)?;
+    let enforcement =
+        Enforcement { spread_v4: enrolment.spread, spread_v6, bypass_on_error: enrolment.bypass_on_error };
+    let table = PolicyTable::build(enrolment.capture, &routes, &interfaces, enforcement);
     maps.register(workload, &label(enrolment.netns)?)?;
     // Before the switch, so that no connection finds the proxy without its listeners; and after it, because one that
     // began to listen in between was neither there nor seen by a program.
@@ -111,17 +115,17 @@ fn enrol_locked(
     adopt()?;
     if before.is_none_or(|before| before != *table.workload()) {
         // With this the workload is under the whole capture at once.
-        maps.set_table(workload, table)?;
+        maps.set_table(workload, &table)?;
         changed = true;
     }
-    undo.pins.clear();
-    let left_listeners = adopt()?;
+    undo.keep();
+    shortfalls.extend(adopt()?);
     let change = match (before, changed) {
         (None, _) => Change::New,
         (Some(_), true) => Change::Changed,
         (Some(_), false) => Change::None,
     };
-    Ok((change, left_listeners))
+    Ok(Outcome { workload, change, shortfalls })
 }
 
 /// Takes a workload out of interception. Connections already redirected go on.
@@ -136,6 +140,7 @@ pub fn release(state: &Path, netns: &Netns) -> Result<(), DatapathError> {
         return Err(not_enrolled());
     }
     maps.remove(workload)?;
+    netns.run(routes::remove_spread_prefix)??;
     remove_pin(&steering)
 }
 
@@ -144,6 +149,7 @@ pub fn release(state: &Path, netns: &Netns) -> Result<(), DatapathError> {
 pub fn uninstall(state: &Path) -> Result<bool, DatapathError> {
     let Some(state) = State::open(state)? else { return Ok(false) };
     rights::check()?;
+    remove_spread_prefixes(&state)?;
     remove_all(&state)?;
     Ok(true)
 }
@@ -152,35 +158,53 @@ pub fn uninstall(state: &Path) -> Result<bool, DatapathError> {
 struct View {
     routes: Vec<Route>,
     interfaces: Vec<u32>,
-    missing_interfaces: Vec<String>,
+    shortfalls: Vec<String>,
 }
 
 impl View {
     fn of(netns: &Netns, excluded: &[String]) -> Result<Self, DatapathError> {
         netns.run(|| {
-            let (mut interfaces, mut missing_interfaces) = (Vec::new(), Vec::new());
+            let (mut interfaces, mut shortfalls) = (Vec::new(), Vec::new());
             for name in excluded {
                 match if_nametoindex(name.as_str()) {
                     Ok(index) => interfaces.push(index),
-                    Err(_) => missing_interfaces.push(name.clone()),
+                    Err(_) => shortfalls.push(format!(
+                        "the namespace has no interface {name}: it is excluded only once it exists and apply is run again"
+                    )),
                 }
             }
-            Ok(Self { routes: routes::read()?, interfaces, missing_interfaces })
+            Ok(Self { routes: routes::read()?, interfaces, shortfalls })
         })?
     }
 }
 
-/// Pins to remove again unless everything succeeds.
-#[derive(Default)]
-struct Undo {
+/// What to undo unless everything succeeds.
+struct Undo<'a> {
+    netns: &'a Netns,
     pins: Vec<PathBuf>,
+    spread_prefix: bool,
 }
 
-impl Drop for Undo {
+impl<'a> Undo<'a> {
+    fn of(netns: &'a Netns) -> Self {
+        Self { netns, pins: Vec::new(), spread_prefix: false }
+    }
+
+    /// Everything succeeded.
+    fn keep(&mut self) {
+        self.pins.clear();
+        self.spread_prefix = false;
+    }
+}
+
+impl Drop for Undo<'_> {
     fn drop(&mut self) {
+        // The error that led here is the one to report.
         for pin in &self.pins {
-            // The error that led here is the one to report.
             let _unreported = fs::remove_file(pin);
+        }
+        if self.spread_prefix {
+            let _unreported = self.netns.run(routes::remove_spread_prefix);
         }
     }
 }
@@ -191,7 +215,7 @@ fn attach_hooks(
     object: &mut Object,
     cgroup: &Cgroup,
     cgroup_was_given: bool,
-    undo: &mut Undo,
+    undo: &mut Undo<'_>,
 ) -> Result<bool, DatapathError> {
     let mut changed = false;
     let wanted =
@@ -257,6 +281,20 @@ fn remove_pin(pin: &Path) -> Result<(), DatapathError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Takes the spread prefix out of every workload's namespace. State too broken to say which those are has none left
+/// that anything could be done about.
+fn remove_spread_prefixes(state: &State) -> Result<(), DatapathError> {
+    let Ok(maps) = Maps::open(&state.maps()) else { return Ok(()) };
+    for workload in maps.all()? {
+        let Some(label) = maps.label(workload)? else { continue };
+        let path = String::from_utf8_lossy(&label.path);
+        if let Some(netns) = Netns::find(workload, label.inode, Path::new(path.trim_end_matches('\0'))) {
+            netns.run(routes::remove_spread_prefix)??;
+        }
+    }
+    Ok(())
 }
 
 /// Removes everything if no workload is left: a failed first enrolment leaves nothing behind.

@@ -27,8 +27,10 @@ pub struct PolicyTable {
 /// How a capture is enforced, beside what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Enforcement {
-    /// Spread redirected destinations over 127.128.0.0/9.
-    pub spread: bool,
+    /// Spread redirected IPv4 destinations over 127.128.0.0/9.
+    pub spread_v4: bool,
+    /// Spread redirected IPv6 destinations over a prefix made local for it.
+    pub spread_v6: bool,
     /// Let a connection pass that cannot be redirected, instead of refusing it.
     pub bypass_on_error: bool,
 }
@@ -224,7 +226,8 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
     switch(capture.ipv6, Switches::IPV6);
     switch(!capture.excluded_interfaces.is_empty(), Switches::EXCLUDED_INTERFACES);
     switch(capture.inbound_mode == InboundMode::Tproxy, Switches::TPROXY);
-    switch(enforcement.spread, Switches::SPREAD);
+    switch(enforcement.spread_v4, Switches::SPREAD);
+    switch(enforcement.spread_v6, Switches::SPREAD_V6);
     switch(enforcement.bypass_on_error, Switches::BYPASS_ON_ERROR);
     Workload {
         digest: [0; 2],

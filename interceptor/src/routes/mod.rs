@@ -7,13 +7,17 @@
 
 mod netlink;
 mod representative;
+mod spread;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use thiserror::Error;
 
-pub use self::netlink::read;
+pub use self::{
+    netlink::read,
+    spread::{add_spread_prefix, remove_spread_prefix},
+};
 
 /// What the kernel does with destinations of one prefix that no longer prefix covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +56,26 @@ pub enum RoutesError {
     #[error("cannot open a netlink socket in the namespace: {0}")]
     Socket(#[from] std::io::Error),
     /// A request failed.
-    #[error("cannot read {what} of the namespace by netlink: {source}")]
+    #[error("cannot {what} in the namespace by netlink: {source}")]
     Request {
-        /// What was asked for.
+        /// What was tried.
         what: &'static str,
         /// What the kernel said.
         source: rtnetlink::Error,
     },
+}
+
+/// Runs netlink requests on a connection of the calling thread's namespace.
+fn with_netlink<T, F>(work: impl FnOnce(rtnetlink::Handle) -> F) -> Result<T, RoutesError>
+where
+    F: Future<Output = Result<T, RoutesError>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _messages) = rtnetlink::new_connection()?;
+        let driver = tokio::spawn(connection);
+        let result = work(handle).await;
+        driver.abort();
+        result
+    })
 }

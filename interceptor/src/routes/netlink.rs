@@ -14,7 +14,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{Answer, Route, RoutesError, representative::representative};
+use super::{Answer, Route, RoutesError, representative::representative, with_netlink};
 
 /// `rt_table` of linux/rtnetlink.h: the tables the kernel's default rules look in.
 const MIRRORED_TABLES: [u32; 3] = [255, 254, 253];
@@ -22,14 +22,7 @@ const MIRRORED_TABLES: [u32; 3] = [255, 254, 253];
 /// Reads the routes of the calling thread's namespace, both families, one for each prefix of the tables `local`,
 /// `main` and `default`.
 pub fn read() -> Result<Vec<Route>, RoutesError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (connection, handle, _messages) = rtnetlink::new_connection()?;
-        let driver = tokio::spawn(connection);
-        let routes = collect(&handle).await;
-        driver.abort();
-        routes
-    })
+    with_netlink(|handle| async move { collect(&handle).await })
 }
 
 async fn collect(handle: &Handle) -> Result<Vec<Route>, RoutesError> {
@@ -55,7 +48,7 @@ async fn collect(handle: &Handle) -> Result<Vec<Route>, RoutesError> {
 async fn dump(handle: &Handle, request: RouteMessage) -> Result<Vec<IpNet>, RoutesError> {
     let mut found = Vec::new();
     let mut stream = handle.route().get(request).execute();
-    while let Some(route) = next(&mut stream, "the routes").await? {
+    while let Some(route) = next(&mut stream, "read the routes").await? {
         if MIRRORED_TABLES.contains(&table(&route)) {
             found.extend(prefix(&route));
         }
@@ -105,7 +98,7 @@ async fn ask(handle: &Handle, destination: IpAddr) -> Result<Answer, RoutesError
         Ok(Some(reply)) => reply,
         // The kernel refuses in its own way for each kind of unreachable destination.
         Ok(None) | Err(rtnetlink::Error::NetlinkError(_)) => return Ok(Answer::Unreachable),
-        Err(source) => return Err(RoutesError::Request { what: "a route", source }),
+        Err(source) => return Err(RoutesError::Request { what: "ask for a route", source }),
     };
     let source = reply.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::PrefSource(source) => address(source),
@@ -128,7 +121,7 @@ async fn primaries(handle: &Handle) -> Result<HashMap<IpAddr, IpAddr>, RoutesErr
     let mut first = HashMap::new();
     let mut primaries = HashMap::new();
     let mut stream = handle.address().get().execute();
-    while let Some(message) = next(&mut stream, "the addresses").await? {
+    while let Some(message) = next(&mut stream, "read the addresses").await? {
         // IFA_LOCAL is the interface's own address; on a point-to-point link IFA_ADDRESS is the other end's.
         let own = message.attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Local(address) => Some(*address),
