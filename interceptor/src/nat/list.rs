@@ -176,13 +176,7 @@ impl Row<'_> {
     }
 
     fn ports(&self, f: &mut fmt::Formatter<'_>, side: &str, not: &str, ports: PortRange) -> fmt::Result {
-        let is_protocol = |part: &Match| match part.test {
-            Test::Protocol(protocol) => Some(protocol),
-            _ => None,
-        };
-        if let Some(protocol) = self.rule.matches.iter().find_map(is_protocol) {
-            write!(f, " {protocol}")?;
-        }
+        write!(f, " {}", self.protocol())?;
         if ports == PortRange::ALL && not.is_empty() {
             return Ok(());
         }
@@ -191,7 +185,8 @@ impl Row<'_> {
     }
 
     fn range(&self, ports: PortRange) -> String {
-        let port = |port: u16| match services::name(port) {
+        let protocol = self.protocol();
+        let port = |port: u16| match services::name(port, &protocol) {
             Some(name) if self.style.names => name.to_owned(),
             _ => port.to_string(),
         };
@@ -200,6 +195,14 @@ impl Row<'_> {
         } else {
             format!("{}:{}", port(ports.first), port(ports.last))
         }
+    }
+
+    fn protocol(&self) -> String {
+        let protocol = self.rule.matches.iter().find_map(|part| match part.test {
+            Test::Protocol(protocol) => Some(protocol),
+            _ => None,
+        });
+        protocol.map_or_else(String::new, |protocol| protocol.to_string())
     }
 
     fn target_options(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

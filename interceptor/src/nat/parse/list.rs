@@ -244,7 +244,8 @@ fn address(text: &str) -> Result<Option<ipnet::IpNet>, String> {
         "anywhere" | "0.0.0.0/0" | "::/0" => Ok(None),
         "localhost" => rule::cidr("127.0.0.1/32").map(Some),
         "ip6-localhost" => rule::cidr("::1/128").map(Some),
-        other => rule::cidr(other).map(Some),
+        // /etc/networks names the loopback network on many hosts.
+        other => rule::cidr(&other.replacen("loopback/", "127.0.0.0/", 1)).map(Some),
     }
 }
 
