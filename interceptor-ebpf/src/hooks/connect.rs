@@ -94,6 +94,7 @@ fn intercept(context: &SocketAddress, tables: &KernelTables) -> Result<Reason, F
         source,
         user: ids as u32,
         group: (ids >> 32) as u32,
+        mark: socket.mark(),
     };
     let decision = outgoing(&facts, tables);
     let Verdict::Redirect(listener) = decision.verdict else {

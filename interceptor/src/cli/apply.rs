@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
     }
     for name in &outcome.missing_interfaces {
         output::warning(format_args!(
-            "the namespace has no interface {name}: it is excluded only once it exists and apply is run again"
+            "the namespace has no interface {name}: what is said of it counts only once it exists and apply is run again"
         ));
     }
     output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, &capture)))?;

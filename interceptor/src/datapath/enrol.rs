@@ -10,7 +10,7 @@ use interceptor_ebpf::abi::Label;
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    DatapathError, Enforcement, PolicyTable, adopt,
+    DatapathError, Enforcement, Interfaces, PolicyTable, adopt,
     maps::Maps,
     object::{CGROUP_HOOKS, Object},
     rights,
@@ -46,7 +46,7 @@ pub struct Outcome {
     pub workload: u64,
     /// Whether it was new, or other than before, or the same.
     pub change: Change,
-    /// Excluded interfaces the namespace does not have; they are not excluded until `apply` is run again.
+    /// Interfaces the capture names but the namespace does not have; they count only once `apply` is run again.
     pub missing_interfaces: Vec<String>,
     /// A sentence for each listener of the proxy that is older than the interception and could not be adopted.
     pub left_listeners: Vec<String>,
@@ -67,7 +67,7 @@ pub enum Change {
 pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
     rights::check()?;
     let workload = enrolment.netns.cookie()?;
-    let view = View::of(enrolment.netns, &enrolment.capture.excluded_interfaces)?;
+    let view = View::of(enrolment.netns, enrolment.capture)?;
     let table = PolicyTable::build(enrolment.capture, &view.routes, &view.interfaces, enrolment.enforcement);
     let cgroup = match enrolment.cgroup {
         Some(path) => Cgroup::open(path)?,
@@ -151,20 +151,28 @@ pub fn uninstall(state: &Path) -> Result<bool, DatapathError> {
 /// What a namespace looks like from inside.
 struct View {
     routes: Vec<Route>,
-    interfaces: Vec<u32>,
+    interfaces: Interfaces,
     missing_interfaces: Vec<String>,
 }
 
 impl View {
-    fn of(netns: &Netns, excluded: &[String]) -> Result<Self, DatapathError> {
+    fn of(netns: &Netns, capture: &Capture) -> Result<Self, DatapathError> {
         netns.run(|| {
-            let (mut interfaces, mut missing_interfaces) = (Vec::new(), Vec::new());
-            for name in excluded {
-                match if_nametoindex(name.as_str()) {
-                    Ok(index) => interfaces.push(index),
-                    Err(_) => missing_interfaces.push(name.clone()),
+            let mut missing_interfaces = Vec::new();
+            let mut indices = |names: &[String]| {
+                let mut indices = Vec::new();
+                for name in names {
+                    match if_nametoindex(name.as_str()) {
+                        Ok(index) => indices.push(index),
+                        Err(_) => missing_interfaces.push(name.clone()),
+                    }
                 }
-            }
+                indices
+            };
+            let interfaces = Interfaces {
+                excluded: indices(&capture.excluded_interfaces),
+                rerouted: indices(&capture.rerouted_interfaces),
+            };
             Ok(Self { routes: routes::read()?, interfaces, missing_interfaces })
         })?
     }
