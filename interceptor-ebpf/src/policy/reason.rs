@@ -48,7 +48,7 @@ reasons! {
     LocalCall = "local-call",
     /// Passed: to the loopback address.
     Loopback = "loopback",
-    /// Passed: from 127.0.0.6 or ::6 to a local address, the proxy handing an inbound connection on.
+    /// Passed: from 127.0.0.6 or `::6` to a local address, the proxy handing an inbound connection on.
     PassthroughSource = "passthrough-source",
     /// Passed: an excluded port (`-o`, `-d`).
     ExcludedPort = "excluded-port",

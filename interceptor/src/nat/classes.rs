@@ -67,10 +67,9 @@ impl Classes {
             &tests,
             |test, address| matches!(test, Test::Source(cidr) if cidr.contains(address)),
         );
-        keep_distinct(&mut classes.ports, &tests, |test, port| match test {
-            Test::DestinationPorts(range) => in_range(range, *port),
-            Test::AnyDestinationPorts(ranges) => ranges.iter().any(|range| in_range(range, *port)),
-            _ => false,
+        keep_distinct(&mut classes.ports, &tests, |test, port| {
+            matches!(test, Test::DestinationPorts(range) if in_range(range, *port))
+                || matches!(test, Test::AnyDestinationPorts(ranges) if ranges.iter().any(|range| in_range(range, *port)))
         });
         keep_distinct(
             &mut classes.source_ports,

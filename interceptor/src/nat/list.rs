@@ -80,9 +80,12 @@ impl fmt::Display for Row<'_> {
             write!(f, "{:>5} {:>5} ", self.count.packets, self.count.bytes)?;
         }
         write!(f, "{:<9} ", target_name(&self.rule.target))?;
-        self.column(f, "all", |test| match test {
-            Test::Protocol(protocol) => Some(format!("{:<5}", protocol.to_string())),
-            _ => None,
+        self.column(f, "all", |test| {
+            if let Test::Protocol(protocol) = test {
+                Some(format!("{:<5}", protocol.to_string()))
+            } else {
+                None
+            }
         })?;
         f.write_str("-- ")?;
         if self.style.verbose {
@@ -95,14 +98,10 @@ impl fmt::Display for Row<'_> {
             (false, Family::V4) => "0.0.0.0/0",
             (false, Family::V6) => "::/0",
         };
-        self.column(f, &format!("{anywhere:<19} "), |test| match test {
-            Test::Source(cidr) => Some(format!("{:<19} ", self.address(cidr))),
-            _ => None,
-        })?;
-        self.column(f, &format!("{anywhere:<19} "), |test| match test {
-            Test::Destination(cidr) => Some(format!("{:<19} ", self.address(cidr))),
-            _ => None,
-        })?;
+        let anywhere = format!("{anywhere:<19} ");
+        let cell = |cidr: &IpNet| Some(format!("{:<19} ", self.address(cidr)));
+        self.column(f, &anywhere, |test| if let Test::Source(cidr) = test { cell(cidr) } else { None })?;
+        self.column(f, &anywhere, |test| if let Test::Destination(cidr) = test { cell(cidr) } else { None })?;
         for part in &self.rule.matches {
             self.extra(f, part)?;
         }
@@ -198,11 +197,7 @@ impl Row<'_> {
     }
 
     fn protocol(&self) -> String {
-        let protocol = self.rule.matches.iter().find_map(|part| match part.test {
-            Test::Protocol(protocol) => Some(protocol),
-            _ => None,
-        });
-        protocol.map_or_else(String::new, |protocol| protocol.to_string())
+        self.rule.protocol().map_or_else(String::new, |protocol| protocol.to_string())
     }
 
     fn target_options(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

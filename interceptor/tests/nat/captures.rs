@@ -136,7 +136,7 @@ fn owner_groups() -> impl Strategy<Value = OwnerGroups> {
 }
 
 /// With TPROXY and a loopback range that lacks 127.0.0.1, an application that sets Istio's own mark 1338 on a socket
-/// (which takes CAP_NET_ADMIN) gets its DNS queries into the inbound listener. The policy does not go so far.
+/// (which takes `CAP_NET_ADMIN`) gets its DNS queries into the inbound listener. The policy does not go so far.
 fn loopback_for(mode: InboundMode, loopback: Ipv4Net) -> Ipv4Net {
     match mode {
         InboundMode::Tproxy if !loopback.contains(&Ipv4Addr::LOCALHOST) => {

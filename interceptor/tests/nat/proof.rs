@@ -147,9 +147,9 @@ fn rules_differ(one: &Rules, other: &Rules, classes: &Classes) -> bool {
         landing(evaluate(loaded, packet).unwrap().outcome)
     };
     classes
-        .each(|packet| match decide(one, packet) == decide(other, packet) {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
+        .each(|packet| {
+            let alike = decide(one, packet) == decide(other, packet);
+            if alike { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .is_break()
 }

@@ -72,8 +72,9 @@ impl Columns {
         let options = words.iter().position(|word| matches!(*word, "--" | "-f" | "!f"));
         let (target, protocol, rest) = match (options, words) {
             (Some(1), [protocol, _, rest @ ..]) => ("", *protocol, rest),
-            (Some(2), [target, protocol, _, rest @ ..]) => (*target, *protocol, rest),
-            (None, [target, protocol, rest @ ..]) => (*target, *protocol, rest),
+            (Some(2), [target, protocol, _, rest @ ..]) | (None, [target, protocol, rest @ ..]) => {
+                (*target, *protocol, rest)
+            }
             _ => return Err("the row does not have a target, a protocol and options".to_owned()),
         };
         let mut matches = Vec::new();
