@@ -73,6 +73,8 @@ impl Marks {
     pub const NO_ROUTE: Self = Self(1 << 6);
     /// The id is one of the proxy's (`-u`, `-g`).
     pub const PROXY: Self = Self(1 << 7);
+    /// What arrives on the interface counts as outbound (`-k`).
+    pub const REROUTED: Self = Self(1 << 8);
 
     /// Whether all of `marks` are set.
     #[inline(always)]

@@ -27,8 +27,10 @@ pub struct Workload {
     pub tunnel_port: u16,
     /// Port of the DNS listener.
     pub dns_port: u16,
+    /// The mark of packets that TPROXY must leave alone (`-t`).
+    pub tproxy_mark: u32,
     /// Always 0; makes it as long as every other entry.
-    pub reserved: [u32; 3],
+    pub reserved: [u32; 2],
 }
 
 /// What a workload has switched on, so that look-ups with no possible answer are not made.
@@ -138,9 +140,22 @@ impl Switches {
     /// Redirected IPv4 destinations are spread over 127.128.0.0/9.
     pub const SPREAD: Self = Self(1 << 16);
     /// Redirected IPv6 destinations are spread over the prefix of [`super::SPREAD_V6`].
-    pub const SPREAD_V6: Self = Self(1 << 18);
+    pub const SPREAD_V6: Self = Self(1 << 24);
     /// A connection whose original destination cannot be kept passes unintercepted instead of failing.
     pub const BYPASS_ON_ERROR: Self = Self(1 << 17);
+
+    /// The policy table has interfaces whose arriving traffic is outbound (`-k`).
+    pub const REROUTED_INTERFACES: Self = Self(1 << 18);
+    /// Everybody's calls of the workload to itself go to the inbound listener, as in Istio 1.3 and 1.4.
+    pub const SELF_CALLS_INBOUND: Self = Self(1 << 19);
+    /// Everybody's calls of the workload to itself go to the outbound listener, as before Istio 1.3.
+    pub const SELF_CALLS_OUTBOUND: Self = Self(1 << 20);
+    /// The tunnel port is an inbound port like any other, as before Istio 1.7.
+    pub const INBOUND_TUNNEL: Self = Self(1 << 21);
+    /// The tunnel port is like any other in calls of the workload to itself, as before Istio 1.18.
+    pub const SELF_CALL_TUNNEL: Self = Self(1 << 22);
+    /// 127.0.0.6 and ::6 are source addresses like any other, as before Istio 1.3.
+    pub const PASSTHROUGH_SOURCE: Self = Self(1 << 23);
 
     /// Whether any of `switches` is on.
     #[inline(always)]

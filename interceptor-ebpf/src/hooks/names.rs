@@ -94,7 +94,12 @@ fn proxy_name(context: &SocketAddress, record: &SocketRecord) {
         return;
     }
     let Some(entry) = tables.address(&local.address) else { return };
-    let facts = Incoming { is_v4: local.address.is_v4(), port: local.port, interface: entry.interface };
+    let facts = Incoming {
+        is_v4: local.address.is_v4(),
+        destination: entry.marks,
+        port: local.port,
+        interface: entry.interface,
+    };
     if matches!(incoming(&facts, &tables).verdict, Verdict::Redirect(_)) {
         context.set_endpoint(&Endpoint::new(entry.primary, record.listener_port));
     }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    abi::{LISTENER_SLOTS, Listener, ListenerKey},
+    abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks},
     policy::{Incoming, Reason, Tables as _, Verdict, incoming},
 };
 
@@ -44,8 +44,10 @@ fn steer(context: SkLookupContext) -> u32 {
             None => SK_PASS,
         };
     }
+    let destination = tables.address(&flow.target.0.address).map_or(Marks::default(), |entry| entry.marks);
     let facts = Incoming {
         is_v4: flow.target.0.address.is_v4(),
+        destination,
         port: flow.target.0.port,
         interface: lookup.interface(),
     };

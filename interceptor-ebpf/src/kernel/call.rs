@@ -29,7 +29,7 @@ impl Call {
         let bound = Bound::of(socket);
         let original = destination(context.endpoint(), &bound.by_application);
         let (source, decision) = match tables.address(&original.0.address) {
-            Some(entry) => decide(protocol, &bound, &original, entry, tables),
+            Some(entry) => decide(protocol, socket, &bound, &original, entry, tables),
             None => (Address::UNSPECIFIED_V6, Decision { verdict: Verdict::Pass, reason: Reason::NoRoute }),
         };
         Self { socket, bound, original, source, decision }
@@ -39,6 +39,7 @@ impl Call {
 #[inline(always)]
 fn decide(
     protocol: Protocol,
+    socket: Socket,
     bound: &Bound,
     original: &OriginalDestination,
     entry: &Entry,
@@ -54,6 +55,7 @@ fn decide(
         source,
         user: ids as u32,
         group: (ids >> 32) as u32,
+        mark: socket.mark(),
     };
     (source, outgoing(&facts, tables))
 }

@@ -173,6 +173,12 @@ impl Socket {
         Endpoint::new(address, u16::from_be(read!(self.0, dst_port)))
     }
 
+    /// The firewall mark (`SO_MARK`).
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        read!(self.0, mark)
+    }
+
     /// Whether it is an `AF_INET` socket; one of `AF_INET6` may speak IPv4, too.
     #[inline(always)]
     pub(crate) fn is_v4(&self) -> bool {

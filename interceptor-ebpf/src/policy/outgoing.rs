@@ -1,10 +1,13 @@
 //! Connections and datagrams the workload sends: nat OUTPUT.
 
-use super::{Decision, Reason, Tables, pass, redirect};
+use super::{Decision, Reason, Tables, Verdict, incoming::by_port, pass, redirect};
 use crate::abi::{Address, Entry, Listener, Marks, Switches};
 
 /// Port of DNS servers (RFC 1035).
 pub const DNS_PORT: u16 = 53;
+
+/// The mark Istio gives connections of the proxy to its own workload in TPROXY mode; not configurable there.
+const SELF_CALL_MARK: u32 = 1338;
 
 /// Facts about a connection that is about to be made.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,8 @@ pub struct Outgoing {
     pub user: u32,
     /// The caller's group id in the initial user namespace.
     pub group: u32,
+    /// The socket's firewall mark (`SO_MARK`).
+    pub mark: u32,
 }
 
 /// Transport protocol.
@@ -37,6 +42,17 @@ pub enum Protocol {
 /// Decides about a connection or datagram of the workload.
 #[inline(always)]
 pub fn outgoing(facts: &Outgoing, tables: &impl Tables) -> Decision {
+    let decision = by_nat(facts, tables);
+    let tproxy = tables.workload().switches.any(Switches::TPROXY);
+    if tproxy && matches!(decision.verdict, Verdict::Pass) && is_tproxied_self_call(facts, tables) {
+        return redirect(Listener::INBOUND_LOCAL, Reason::ProxyToItself);
+    }
+    decision
+}
+
+/// The clauses of nat's OUTPUT.
+#[inline(always)]
+fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     let workload = tables.workload();
     let switches = workload.switches;
     let marks = facts.destination.marks;
@@ -59,7 +75,8 @@ pub fn outgoing(facts: &Outgoing, tables: &impl Tables) -> Decision {
     if port.has(Marks::EXCLUDED) {
         return pass(Reason::ExcludedPort);
     }
-    if marks.has(Marks::LOCAL) && facts.source.is_passthrough() {
+    let exempts_source = !switches.any(Switches::PASSTHROUGH_SOURCE);
+    if exempts_source && marks.has(Marks::LOCAL) && facts.source.is_passthrough() {
         return pass(Reason::PassthroughSource);
     }
     if let Some(decision) = by_owner(facts, tables, tcp) {
@@ -95,10 +112,21 @@ fn by_owner(facts: &Outgoing, tables: &impl Tables, tcp: bool) -> Option<Decisio
     let switches = workload.switches;
     let local = facts.destination.marks.has(Marks::LOCAL);
     let dns = switches.any(Switches::DNS);
-    let to_itself =
-        local && !facts.destination.marks.has(Marks::LOOPBACK) && tcp && facts.port != workload.tunnel_port;
-    let others_stop =
-        local && !switches.any(Switches::LOOPBACK_INCLUDED) && (!dns || tcp && facts.port != DNS_PORT);
+    let tunnel = facts.port == workload.tunnel_port && !switches.any(Switches::SELF_CALL_TUNNEL);
+    let to_itself = local && !facts.destination.marks.has(Marks::LOOPBACK) && tcp && !tunnel;
+    if to_itself && switches.any(Switches::SELF_CALLS_INBOUND) {
+        return Some(redirect(Listener::INBOUND_LOCAL, Reason::SelfCall));
+    }
+    if to_itself && switches.any(Switches::SELF_CALLS_OUTBOUND) {
+        return Some(redirect(Listener::OUTBOUND, Reason::SelfCall));
+    }
+    // Where everybody's self calls are redirected there is no rule about the proxy's, nor one that spares others.
+    let by_proxy = !switches.any(Switches::SELF_CALLS_INBOUND | Switches::SELF_CALLS_OUTBOUND);
+    let to_itself = to_itself && by_proxy;
+    let others_stop = local
+        && by_proxy
+        && !switches.any(Switches::LOOPBACK_INCLUDED)
+        && (!dns || tcp && facts.port != DNS_PORT);
 
     if switches.any(Switches::PROXY_USERS) {
         let first = facts.user == workload.proxy_user;
@@ -130,4 +158,28 @@ fn by_owner(facts: &Outgoing, tables: &impl Tables, tcp: bool) -> Option<Decisio
 #[inline(always)]
 const fn proxy_call(to_itself: bool) -> Decision {
     if to_itself { redirect(Listener::INBOUND_LOCAL, Reason::ProxyToItself) } else { pass(Reason::Proxy) }
+}
+
+/// Whether the connection is one of the proxy to its own workload, which mangle marks on its way out so that TPROXY
+/// takes it when it comes back in through `lo`. Connections with TPROXY's mark are the proxy's to the application.
+#[inline(always)]
+fn is_tproxied_self_call(facts: &Outgoing, tables: &impl Tables) -> bool {
+    let workload = tables.workload();
+    let switches = workload.switches;
+    let marks = facts.destination.marks;
+    if !(matches!(facts.protocol, Protocol::Tcp) && marks.has(Marks::LOCAL))
+        || marks.has(Marks::LOOPBACK)
+        || marks.has(Marks::EXCLUDED_INTERFACE)
+        || !facts.is_v4 && !switches.any(Switches::IPV6)
+        || facts.source.is_passthrough()
+        || facts.mark == workload.tproxy_mark
+    {
+        return false;
+    }
+    let user = switches.any(Switches::PROXY_USERS) && facts.user == workload.proxy_user
+        || switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY);
+    let group = switches.any(Switches::PROXY_GROUPS) && facts.group == workload.proxy_group
+        || switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY);
+    (user || group || facts.mark == SELF_CALL_MARK)
+        && matches!(by_port(facts.port, tables).verdict, Verdict::Redirect(_))
 }

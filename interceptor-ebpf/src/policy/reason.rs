@@ -36,6 +36,10 @@ reasons! {
     Inbound = "inbound",
     /// Redirected: the proxy calling the workload it belongs to.
     ProxyToItself = "proxy-to-itself",
+    /// Redirected: the workload calling itself, where an old release of Istio redirected that.
+    SelfCall = "self-call",
+    /// Redirected: arriving from a virtual machine, so outbound (`-k`).
+    Rerouted = "rerouted",
     /// Redirected: a DNS query.
     Dns = "dns",
     /// Passed: the proxy's own connection.
@@ -44,7 +48,7 @@ reasons! {
     LocalCall = "local-call",
     /// Passed: to the loopback address.
     Loopback = "loopback",
-    /// Passed: from 127.0.0.6 or ::6 to a local address, the proxy handing an inbound connection on.
+    /// Passed: from 127.0.0.6 or `::6` to a local address, the proxy handing an inbound connection on.
     PassthroughSource = "passthrough-source",
     /// Passed: an excluded port (`-o`, `-d`).
     ExcludedPort = "excluded-port",
@@ -52,6 +56,8 @@ reasons! {
     ExcludedAddress = "excluded-address",
     /// Passed: an excluded interface (`-c`).
     ExcludedInterface = "excluded-interface",
+    /// Passed: arriving from a virtual machine, for a destination that is not intercepted (`-k`).
+    ReroutedInterface = "rerouted-interface",
     /// Passed: an owner group that is not intercepted.
     OwnerGroup = "owner-group",
     /// Passed: not in any list of what to intercept.

@@ -10,7 +10,7 @@ use interceptor_ebpf::abi::Label;
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    DatapathError, Enforcement, PolicyTable, adopt,
+    DatapathError, Enforcement, Interfaces, PolicyTable, adopt,
     maps::Maps,
     object::{CGROUP_HOOKS, Object},
     rights,
@@ -104,7 +104,7 @@ fn enrol_locked(
         enrolment.spread && enrolment.capture.ipv6 && enrolment.netns.run(routes::add_spread_prefix)??;
     undo.spread_prefix = spread_v6 && before.is_none();
     let View { routes, interfaces, mut shortfalls } =
-        View::of(enrolment.netns, &enrolment.capture.excluded_interfaces)?;
+        View::of(enrolment.netns, enrolment.capture)?;
     let enforcement =
         Enforcement { spread_v4: enrolment.spread, spread_v6, bypass_on_error: enrolment.bypass_on_error };
     let table = PolicyTable::build(enrolment.capture, &routes, &interfaces, enforcement);
@@ -157,22 +157,31 @@ pub fn uninstall(state: &Path) -> Result<bool, DatapathError> {
 /// What a namespace looks like from inside.
 struct View {
     routes: Vec<Route>,
-    interfaces: Vec<u32>,
+    interfaces: Interfaces,
     shortfalls: Vec<String>,
 }
 
 impl View {
-    fn of(netns: &Netns, excluded: &[String]) -> Result<Self, DatapathError> {
+    fn of(netns: &Netns, capture: &Capture) -> Result<Self, DatapathError> {
         netns.run(|| {
-            let (mut interfaces, mut shortfalls) = (Vec::new(), Vec::new());
-            for name in excluded {
-                match if_nametoindex(name.as_str()) {
-                    Ok(index) => interfaces.push(index),
-                    Err(_) => shortfalls.push(format!(
-                        "the namespace has no interface {name}: it is excluded only once it exists and apply is run again"
-                    )),
+            let mut shortfalls = Vec::new();
+            let mut indices = |names: &[String]| {
+                let mut indices = Vec::new();
+                for name in names {
+                    match if_nametoindex(name.as_str()) {
+                        Ok(index) => indices.push(index),
+                        Err(_) => shortfalls.push(format!(
+                            "the namespace has no interface {name}: what is said of it counts only once it exists \
+                             and apply is run again"
+                        )),
+                    }
                 }
-            }
+                indices
+            };
+            let interfaces = Interfaces {
+                excluded: indices(&capture.excluded_interfaces),
+                rerouted: indices(&capture.rerouted_interfaces),
+            };
             Ok(Self { routes: routes::read()?, interfaces, shortfalls })
         })?
     }

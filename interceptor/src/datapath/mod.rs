@@ -15,12 +15,13 @@ mod table;
 
 use std::path::PathBuf;
 
+pub(crate) use self::table::address;
 pub use self::{
     enrol::{Change, Enrolment, Outcome, enrol, release, uninstall},
     error::DatapathError,
     state::BPFFS,
     status::{HookStatus, Status, WorkloadStatus, status},
-    table::{DNS_PORT, Enforcement, PolicyTable},
+    table::{DNS_PORT, Enforcement, Interfaces, PolicyTable},
 };
 
 /// The state folder used unless another is given.

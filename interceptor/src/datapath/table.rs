@@ -10,18 +10,32 @@ use interceptor_ebpf::abi::{Address, Entry, EntryKey, Marks, Subject, Switches, 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    capture::{Capture, Dns, InboundMode, InboundPorts, OutboundCidrs, OwnerGroups, PortRange},
+    capture::{
+        Capture, Dns, InboundMode, InboundPorts, OutboundCidrs, OwnerGroups, PortRange, Quirks, SelfCalls,
+    },
     routes::{Answer, Route},
 };
 
 /// Port of the proxy's DNS listener (Istio's IstioAgentDNSListenerPort).
 pub const DNS_PORT: u16 = 15053;
 
+/// Index of `lo`: the first interface of every namespace (`LOOPBACK_IFINDEX` of include/net/flow.h).
+const LO: u32 = 1;
+
 /// Every entry of a workload's policy table, by prefix length in bits and key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyTable {
     workload: Workload,
     entries: BTreeMap<(u32, EntryKey), Entry>,
+}
+
+/// Indices of the interfaces a capture names, as far as they exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// Those on which nothing is intercepted.
+    pub excluded: Vec<u32>,
+    /// Those whose arriving traffic counts as outbound.
+    pub rerouted: Vec<u32>,
 }
 
 /// How a capture is enforced, beside what it says.
@@ -36,15 +50,23 @@ pub struct Enforcement {
 }
 
 impl PolicyTable {
-    /// Builds the table. `interfaces` gives the indices of the capture's excluded interfaces that exist.
+    /// Builds the table.
     #[must_use]
-    pub fn build(capture: &Capture, routes: &[Route], interfaces: &[u32], enforcement: Enforcement) -> Self {
+    pub fn build(
+        capture: &Capture,
+        routes: &[Route],
+        interfaces: &Interfaces,
+        enforcement: Enforcement,
+    ) -> Self {
         let mut table = Self { workload: workload(capture, enforcement), entries: BTreeMap::new() };
-        table.addresses(capture, routes, interfaces);
+        table.addresses(capture, routes, &interfaces.excluded);
         table.ports(capture);
         table.owners(capture);
-        for interface in interfaces {
+        for interface in &interfaces.excluded {
             table.mark_id(Subject::Interface, *interface, Marks::EXCLUDED);
+        }
+        for interface in &interfaces.rerouted {
+            table.mark_id(Subject::Interface, *interface, Marks::REROUTED);
         }
         table.seal();
         table
@@ -132,6 +154,9 @@ impl PolicyTable {
     }
 
     fn mark_ports(&mut self, subject: Subject, marked: &[(&Vec<PortRange>, Marks)]) {
+        if marked.iter().all(|(ranges, _)| ranges.is_empty()) {
+            return;
+        }
         let mut marks = vec![Marks::default(); 1 << 16];
         for (ranges, mark) in marked {
             for range in *ranges {
@@ -225,9 +250,17 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
     switch(capture.includes_loopback(), Switches::LOOPBACK_INCLUDED);
     switch(capture.ipv6, Switches::IPV6);
     switch(!capture.excluded_interfaces.is_empty(), Switches::EXCLUDED_INTERFACES);
+    switch(!capture.rerouted_interfaces.is_empty(), Switches::REROUTED_INTERFACES);
     switch(capture.inbound_mode == InboundMode::Tproxy, Switches::TPROXY);
     switch(enforcement.spread_v4, Switches::SPREAD);
     switch(enforcement.spread_v6, Switches::SPREAD_V6);
+    let Quirks { self_calls, inbound_tunnel_exempt, self_call_tunnel_exempt, passthrough_source_exempt } =
+        capture.quirks;
+    switch(self_calls == SelfCalls::EveryoneToInbound, Switches::SELF_CALLS_INBOUND);
+    switch(self_calls == SelfCalls::EveryoneToOutbound, Switches::SELF_CALLS_OUTBOUND);
+    switch(!inbound_tunnel_exempt, Switches::INBOUND_TUNNEL);
+    switch(!self_call_tunnel_exempt, Switches::SELF_CALL_TUNNEL);
+    switch(!passthrough_source_exempt, Switches::PASSTHROUGH_SOURCE);
     switch(enforcement.bypass_on_error, Switches::BYPASS_ON_ERROR);
     Workload {
         digest: [0; 2],
@@ -238,7 +271,8 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
         inbound_port: capture.inbound_port,
         tunnel_port: capture.tunnel_port,
         dns_port: DNS_PORT,
-        reserved: [0; 3],
+        tproxy_mark: capture.tproxy_mark,
+        reserved: [0; 2],
     }
 }
 
@@ -247,6 +281,9 @@ fn address_entry(mut marks: Marks, route: Option<&Route>, excluded_interfaces: &
     match route.map(|route| &route.answer) {
         Some(Answer::Local { source }) => {
             marks |= Marks::LOCAL;
+            if excluded_interfaces.contains(&LO) {
+                marks |= Marks::EXCLUDED_INTERFACE;
+            }
             entry.source = source.map_or(Address::UNSPECIFIED_V6, address);
         }
         Some(Answer::Forward { interface, source }) => {
@@ -269,7 +306,8 @@ fn prefix_bits(net: &IpNet) -> u32 {
     EntryKey::SUBJECT_BITS + mapped + u32::from(net.prefix_len())
 }
 
-pub(super) fn address(address: IpAddr) -> Address {
+/// An address in the shape the kernel's side knows.
+pub(crate) fn address(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(address) => Address::from_octets(address.octets()),
         IpAddr::V6(address) => {

@@ -73,7 +73,8 @@ pub enum EvaluateError {
 pub fn evaluate<'a>(loaded: &'a Loaded, packet: &Packet) -> Result<Evaluation<'a>, EvaluateError> {
     let mut walk = Walk { loaded, packet, mark: 0, steps: 0, jumps: Vec::new(), last: Vec::new() };
     match &packet.path {
-        Path::Outgoing { interface, uid, gid } => {
+        Path::Outgoing { interface, uid, gid, mark } => {
+            walk.mark = *mark;
             let sent = walk.hook(&Chain::OUTPUT, &View::sent(packet, interface, *uid, *gid), true)?;
             if interface != "lo" || sent.outcome == Outcome::Drop {
                 return Ok(sent);

@@ -80,9 +80,12 @@ impl fmt::Display for Row<'_> {
             write!(f, "{:>5} {:>5} ", self.count.packets, self.count.bytes)?;
         }
         write!(f, "{:<9} ", target_name(&self.rule.target))?;
-        self.column(f, "all", |test| match test {
-            Test::Protocol(protocol) => Some(format!("{:<5}", protocol.to_string())),
-            _ => None,
+        self.column(f, "all", |test| {
+            if let Test::Protocol(protocol) = test {
+                Some(format!("{:<5}", protocol.to_string()))
+            } else {
+                None
+            }
         })?;
         f.write_str("-- ")?;
         if self.style.verbose {
@@ -95,14 +98,10 @@ impl fmt::Display for Row<'_> {
             (false, Family::V4) => "0.0.0.0/0",
             (false, Family::V6) => "::/0",
         };
-        self.column(f, &format!("{anywhere:<19} "), |test| match test {
-            Test::Source(cidr) => Some(format!("{:<19} ", self.address(cidr))),
-            _ => None,
-        })?;
-        self.column(f, &format!("{anywhere:<19} "), |test| match test {
-            Test::Destination(cidr) => Some(format!("{:<19} ", self.address(cidr))),
-            _ => None,
-        })?;
+        let anywhere = format!("{anywhere:<19} ");
+        let cell = |cidr: &IpNet| Some(format!("{:<19} ", self.address(cidr)));
+        self.column(f, &anywhere, |test| if let Test::Source(cidr) = test { cell(cidr) } else { None })?;
+        self.column(f, &anywhere, |test| if let Test::Destination(cidr) = test { cell(cidr) } else { None })?;
         for part in &self.rule.matches {
             self.extra(f, part)?;
         }
@@ -176,13 +175,7 @@ impl Row<'_> {
     }
 
     fn ports(&self, f: &mut fmt::Formatter<'_>, side: &str, not: &str, ports: PortRange) -> fmt::Result {
-        let is_protocol = |part: &Match| match part.test {
-            Test::Protocol(protocol) => Some(protocol),
-            _ => None,
-        };
-        if let Some(protocol) = self.rule.matches.iter().find_map(is_protocol) {
-            write!(f, " {protocol}")?;
-        }
+        write!(f, " {}", self.protocol())?;
         if ports == PortRange::ALL && not.is_empty() {
             return Ok(());
         }
@@ -191,7 +184,8 @@ impl Row<'_> {
     }
 
     fn range(&self, ports: PortRange) -> String {
-        let port = |port: u16| match services::name(port) {
+        let protocol = self.protocol();
+        let port = |port: u16| match services::name(port, &protocol) {
             Some(name) if self.style.names => name.to_owned(),
             _ => port.to_string(),
         };
@@ -200,6 +194,10 @@ impl Row<'_> {
         } else {
             format!("{}:{}", port(ports.first), port(ports.last))
         }
+    }
+
+    fn protocol(&self) -> String {
+        self.rule.protocol().map_or_else(String::new, |protocol| protocol.to_string())
     }
 
     fn target_options(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

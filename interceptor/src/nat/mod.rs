@@ -1,5 +1,6 @@
 //! The nat rules that mean the same as a capture: Istio's, in every form that iptables and nft know.
 
+pub mod classes;
 pub mod evaluate;
 pub mod list;
 pub mod loaded;

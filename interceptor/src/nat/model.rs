@@ -171,6 +171,14 @@ impl Rule {
     pub fn new(matches: impl Into<Vec<Match>>, target: Target) -> Self {
         Self { matches: matches.into(), target }
     }
+
+    /// The protocol it is for, if it names one.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        let protocol =
+            |part: &Match| if let Test::Protocol(protocol) = part.test { Some(protocol) } else { None };
+        self.matches.iter().find_map(protocol)
+    }
 }
 
 /// A test on a packet, or its opposite.

@@ -32,6 +32,8 @@ pub enum Path {
         uid: u32,
         /// The group that made the socket.
         gid: u32,
+        /// The socket's firewall mark; 0 unless it asked for one.
+        mark: u32,
     },
     /// It arrives from elsewhere: PREROUTING.
     Incoming {
@@ -56,8 +58,12 @@ impl fmt::Display for Packet {
         let destination = std::net::SocketAddr::new(*destination, *port);
         write!(f, "{protocol} {source} -> {destination}, ")?;
         match path {
-            Path::Outgoing { interface, uid, gid } => {
-                write!(f, "made by uid {uid} gid {gid}, out of {interface}")
+            Path::Outgoing { interface, uid, gid, mark } => {
+                write!(f, "made by uid {uid} gid {gid}, ")?;
+                if *mark != 0 {
+                    write!(f, "with mark {mark}, ")?;
+                }
+                write!(f, "out of {interface}")
             }
             Path::Incoming { interface } => write!(f, "arriving on {interface}"),
         }

@@ -54,11 +54,7 @@ impl fmt::Display for Saved<'_> {
                 && !names_protocol
             {
                 names_protocol = true;
-                let protocol = matches.iter().find_map(|part| match part.test {
-                    Test::Protocol(protocol) => Some(protocol),
-                    _ => None,
-                });
-                if let Some(protocol) = protocol {
+                if let Some(protocol) = self.rule.protocol() {
                     write!(f, " -m {protocol}")?;
                 }
             }

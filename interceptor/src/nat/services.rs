@@ -9,6 +9,7 @@ ssh 22/tcp
 telnet 23/tcp
 smtp 25/tcp
 domain 53/tcp
+domain 53/udp
 http 80/tcp
 kerberos 88/tcp
 pop3 110/tcp
@@ -26,30 +27,41 @@ http-alt 8080/tcp
 ";
 
 /// The port that `name` stands for.
-#[must_use]
 pub(super) fn port(name: &str) -> Option<u16> {
-    entries().iter().find(|(known, _)| known == name).map(|(_, port)| *port)
+    let known = |service: &&Service| service.name == name;
+    // A listing comes from a host that may know more names than this one.
+    let found = here().iter().find(known).map(|service| service.port);
+    found.or_else(|| services(COMMON).find(|service| service.name == name).map(|service| service.port))
 }
 
-/// The name that `port` has, if any.
-#[must_use]
-pub(super) fn name(port: u16) -> Option<&'static str> {
-    entries().iter().find(|(_, known)| *known == port).map(|(name, _)| name.as_str())
+/// The name that `port` has for `protocol`, if any.
+pub(super) fn name(port: u16, protocol: &str) -> Option<&'static str> {
+    let wanted = |service: &&Service| service.port == port && service.protocol == protocol;
+    here().iter().find(wanted).map(|service| service.name.as_str())
 }
 
-fn entries() -> &'static [(String, u16)] {
-    static ENTRIES: OnceLock<Vec<(String, u16)>> = OnceLock::new();
-    ENTRIES.get_or_init(|| {
-        // Without the file the common names have to do.
-        let file = fs::read_to_string("/etc/services").unwrap_or_default();
-        [COMMON, &file].into_iter().flat_map(str::lines).filter_map(entry).collect()
+struct Service {
+    name: String,
+    port: u16,
+    protocol: String,
+}
+
+/// The services this host knows.
+fn here() -> &'static [Service] {
+    static HERE: OnceLock<Vec<Service>> = OnceLock::new();
+    HERE.get_or_init(|| match fs::read_to_string("/etc/services") {
+        Ok(file) => services(&file).collect(),
+        // A minimal image has no such file; the common names have to do there.
+        Err(_) => services(COMMON).collect(),
     })
 }
 
-/// `http-alt  8080/tcp  webcache`: the name, and the number before the slash.
-fn entry(line: &str) -> Option<(String, u16)> {
-    let mut words = line.split('#').next()?.split_whitespace();
-    let name = words.next()?.to_owned();
-    let (port, _) = words.next()?.split_once('/')?;
-    Some((name, port.parse().ok()?))
+/// Lines such as `http-alt  8080/tcp  webcache`.
+fn services(text: &str) -> impl Iterator<Item = Service> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let name = words.next()?.to_owned();
+        let (port, protocol) = words.next()?.split_once('/')?;
+        Some(Service { name, port: port.parse().ok()?, protocol: protocol.to_owned() })
+    })
 }

@@ -17,6 +17,8 @@ pub(crate) struct Golden {
     pub(crate) addresses: Vec<String>,
     /// resolv.conf's text.
     pub(crate) resolv_conf: String,
+    /// What iptables says when the rules are more than it takes.
+    pub(crate) refused: Option<String>,
     /// What `iptables-restore` is to be given.
     pub(crate) v4: String,
     /// What `ip6tables-restore` is to be given.
@@ -55,6 +57,7 @@ impl Golden {
             environment: BTreeMap::new(),
             addresses: vec!["10.1.0.5".to_owned()],
             resolv_conf: String::new(),
+            refused: None,
             v4: String::new(),
             v6: String::new(),
         };
@@ -72,6 +75,8 @@ impl Golden {
                 golden.environment.insert(name.to_owned(), value.to_owned());
             } else if let Some(addresses) = line.strip_prefix("addresses:") {
                 golden.addresses = words(addresses);
+            } else if let Some(message) = line.strip_prefix("refused: ") {
+                golden.refused = Some(message.to_owned());
             } else if let Some(line) = line.strip_prefix("resolv.conf: ") {
                 golden.resolv_conf += line;
                 golden.resolv_conf += "\n";

@@ -1,5 +1,11 @@
 //! Captures and the nat rules they stand for.
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its own data has failed")]
+#![expect(clippy::print_stdout, reason = "a test says why it is skipped and how much it compared")]
 
+mod agreement;
+mod captures;
 mod golden;
 mod goldens;
+mod iptables;
+mod loads;
+mod proof;

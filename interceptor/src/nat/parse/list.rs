@@ -72,8 +72,9 @@ impl Columns {
         let options = words.iter().position(|word| matches!(*word, "--" | "-f" | "!f"));
         let (target, protocol, rest) = match (options, words) {
             (Some(1), [protocol, _, rest @ ..]) => ("", *protocol, rest),
-            (Some(2), [target, protocol, _, rest @ ..]) => (*target, *protocol, rest),
-            (None, [target, protocol, rest @ ..]) => (*target, *protocol, rest),
+            (Some(2), [target, protocol, _, rest @ ..]) | (None, [target, protocol, rest @ ..]) => {
+                (*target, *protocol, rest)
+            }
             _ => return Err("the row does not have a target, a protocol and options".to_owned()),
         };
         let mut matches = Vec::new();
@@ -244,7 +245,8 @@ fn address(text: &str) -> Result<Option<ipnet::IpNet>, String> {
         "anywhere" | "0.0.0.0/0" | "::/0" => Ok(None),
         "localhost" => rule::cidr("127.0.0.1/32").map(Some),
         "ip6-localhost" => rule::cidr("::1/128").map(Some),
-        other => rule::cidr(other).map(Some),
+        // /etc/networks names the loopback network on many hosts.
+        other => rule::cidr(&other.replacen("loopback/", "127.0.0.0/", 1)).map(Some),
     }
 }
 

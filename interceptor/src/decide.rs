@@ -1,0 +1,136 @@
+//! The policy, run in userspace on the very table the kernel would ask.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use interceptor_ebpf::{
+    abi::{Entry, EntryKey, Listener, Marks, Subject, Workload},
+    policy::{Decision, Incoming, Outgoing, Protocol, Tables, Verdict, incoming, outgoing},
+};
+
+use crate::{
+    capture::{Capture, InboundMode},
+    datapath::{self, PolicyTable},
+    nat::{self, Outcome, Packet, Path},
+};
+
+/// A policy table that answers as the kernel's longest-prefix look-up does.
+#[derive(Debug)]
+pub struct Decider {
+    workload: Workload,
+    entries: HashMap<(u32, EntryKey), Entry>,
+    /// The lengths that prefixes have, longest first.
+    lengths: Vec<u32>,
+}
+
+impl Decider {
+    /// Takes the entries of `table`.
+    #[must_use]
+    pub fn new(table: &PolicyTable) -> Self {
+        let entries: HashMap<_, _> = table.entries().map(|(bits, key, entry)| ((bits, key), entry)).collect();
+        let lengths: BTreeSet<u32> = entries.keys().map(|(bits, _)| bits - EntryKey::SUBJECT_BITS).collect();
+        Self { workload: *table.workload(), entries, lengths: lengths.into_iter().rev().collect() }
+    }
+
+    /// What the policy decides about a packet; nothing for protocols that no hook sees. `index` knows interfaces.
+    #[must_use]
+    pub fn decide(&self, packet: &Packet, index: impl Fn(&str) -> u32) -> Option<Decision> {
+        let protocol = match packet.protocol {
+            nat::Protocol::Tcp => Protocol::Tcp,
+            nat::Protocol::Udp => Protocol::Udp,
+            nat::Protocol::Other(_) => return None,
+        };
+        let destination = self.address(packet.destination);
+        match &packet.path {
+            Path::Outgoing { uid, gid, mark, .. } => {
+                let facts = Outgoing {
+                    protocol,
+                    destination,
+                    is_v4: packet.destination.is_ipv4(),
+                    port: packet.port,
+                    source: datapath::address(packet.source),
+                    user: *uid,
+                    group: *gid,
+                    mark: *mark,
+                };
+                Some(outgoing(&facts, self))
+            }
+            Path::Incoming { interface } if protocol == Protocol::Tcp => {
+                let facts = Incoming {
+                    is_v4: packet.destination.is_ipv4(),
+                    destination: destination.marks,
+                    port: packet.port,
+                    interface: index(interface),
+                };
+                Some(incoming(&facts, self))
+            }
+            Path::Incoming { .. } => None,
+        }
+    }
+
+    /// What capture and routes say of an address.
+    fn address(&self, address: IpAddr) -> Entry {
+        let bytes = u128::from_be_bytes(datapath::address(address).bytes());
+        let found = self.lengths.iter().find_map(|bits| {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            let network = datapath::address(std::net::Ipv6Addr::from(bytes & mask).into());
+            self.entries.get(&(EntryKey::SUBJECT_BITS + bits, EntryKey::address(&network)))
+        });
+        found.copied().unwrap_or_default()
+    }
+
+    fn port(&self, subject: Subject, port: u16) -> Marks {
+        let found = self.lengths.iter().filter(|bits| **bits <= 16).find_map(|bits| {
+            let mask = u16::MAX.checked_shl(16 - bits).unwrap_or(0);
+            self.entries.get(&(EntryKey::SUBJECT_BITS + bits, EntryKey::port(subject, port & mask)))
+        });
+        found.map_or(Marks::default(), |entry| entry.marks)
+    }
+
+    fn id(&self, subject: Subject, id: u32) -> Marks {
+        let found = self.entries.get(&(EntryKey::full_bits(subject), EntryKey::id(subject, id)));
+        found.map_or(Marks::default(), |entry| entry.marks)
+    }
+}
+
+impl Tables for Decider {
+    fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    fn outbound_port(&self, port: u16) -> Marks {
+        self.port(Subject::OutboundPort, port)
+    }
+
+    fn inbound_port(&self, port: u16) -> Marks {
+        self.port(Subject::InboundPort, port)
+    }
+
+    fn user(&self, user: u32) -> Marks {
+        self.id(Subject::User, user)
+    }
+
+    fn group(&self, group: u32) -> Marks {
+        self.id(Subject::Group, group)
+    }
+
+    fn interface(&self, interface: u32) -> Marks {
+        self.id(Subject::Interface, interface)
+    }
+}
+
+/// What a decision would be in the rules' words.
+#[must_use]
+pub fn outcome(decision: Decision, capture: &Capture) -> Outcome {
+    let Verdict::Redirect(listener) = decision.verdict else { return Outcome::Pass };
+    match listener {
+        Listener::INBOUND if capture.inbound_mode == InboundMode::Tproxy => {
+            Outcome::Tproxy(capture.inbound_port)
+        }
+        Listener::INBOUND | Listener::INBOUND_LOCAL => Outcome::Redirect(capture.inbound_port),
+        Listener::DNS => Outcome::Redirect(datapath::DNS_PORT),
+        _ => Outcome::Redirect(capture.outbound_port),
+    }
+}
