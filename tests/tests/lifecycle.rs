@@ -89,6 +89,25 @@ fn releasing_one_pod_leaves_the_other_intercepted() -> anyhow::Result<()> {
     world.close()
 }
 
+/// A proxy that listened before interception began gets the connections too.
+#[test]
+fn a_proxy_older_than_the_interception_is_found() -> anyhow::Result<()> {
+    let world = World::build(Layout::default())?;
+    let product = Product::new(&world)?;
+    let probe = Probe::start(&world)?;
+    let mut proxy = probe.proxy(Place::Pod)?;
+    assert!(!probe.is_intercepted(Place::Pod, proxy.as_mut())?);
+    product.apply(Place::Pod, &INJECTED)?;
+    assert!(probe.is_intercepted(Place::Pod, proxy.as_mut())?);
+
+    let mut client = Actor::start(&world, &interceptor(), Place::Peer, APP.owner)?;
+    let connected = client.connect(0, (Host::Pod.address(Family::V4), 8080).into(), None)?;
+    assert_eq!(connected.outcome, Ok(()));
+    client.ask(0, "hello")?.map_err(|errno| anyhow::anyhow!("no end: errno {errno}"))?;
+    assert_eq!(proxy.sightings()?.len(), 1);
+    world.close()
+}
+
 #[test]
 fn uninstalling_leaves_nothing() -> anyhow::Result<()> {
     let world = World::build(Layout::default())?;

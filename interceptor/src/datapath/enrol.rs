@@ -144,6 +144,13 @@ pub fn release(state: &Path, netns: &Netns) -> Result<(), DatapathError> {
 pub fn uninstall(state: &Path) -> Result<bool, DatapathError> {
     let Some(state) = State::open(state)? else { return Ok(false) };
     rights::check()?;
+    // The kernel detaches a link some time after its last pin is gone. Without a workload the hooks let everything pass
+    // from now on; a state that was never finished has no maps, and none.
+    if let Ok(mut maps) = Maps::open(&state.maps()) {
+        for workload in maps.all()? {
+            maps.remove(workload)?;
+        }
+    }
     remove_all(&state)?;
     Ok(true)
 }
