@@ -25,6 +25,12 @@ pub fn runner() -> Runner {
     Runner { interceptor: interceptor(), proxy: ProxyKind::Builtin }
 }
 
+/// Tells that a test has nothing to show on this machine, and why.
+#[expect(clippy::print_stderr, reason = "a test has no other way to tell")]
+pub fn skipped(reason: &anyhow::Error) {
+    eprintln!("skipped: {reason:#}");
+}
+
 fn built_command() -> anyhow::Result<PathBuf> {
     let test = env::current_exe().context("cannot find the running test")?;
     let folder = test.parent().and_then(Path::parent).context("the test lies in target/<profile>/deps")?;

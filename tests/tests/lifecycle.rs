@@ -68,24 +68,24 @@ fn releasing_one_pod_leaves_the_other_intercepted() -> anyhow::Result<()> {
     let world = World::build(Layout { second_pod: true, ..Layout::default() })?;
     let product = Product::new(&world)?;
     let probe = Probe::start(&world)?;
+    product.apply(Place::Pod, &INJECTED)?;
+    product.apply(Place::SecondPod, &INJECTED)?;
     let mut proxies =
         [(Place::Pod, probe.proxy(Place::Pod)?), (Place::SecondPod, probe.proxy(Place::SecondPod)?)];
-    let mut seen = |expected: [bool; 2]| -> anyhow::Result<()> {
-        for ((pod, proxy), expected) in proxies.iter_mut().zip(expected) {
-            assert_eq!(probe.is_intercepted(*pod, proxy.as_mut())?, expected, "{pod}");
+    let mut seen = |step: &str, expected: [bool; 2]| -> anyhow::Result<()> {
+        for ((pod, proxy), is_intercepted) in proxies.iter_mut().zip(expected) {
+            assert_eq!(probe.is_intercepted(*pod, proxy.as_mut())?, is_intercepted, "{pod} after {step}");
         }
         Ok(())
     };
 
-    seen([false, false])?;
-    product.apply(Place::Pod, &INJECTED)?;
-    seen([true, false])?;
-    product.apply(Place::SecondPod, &INJECTED)?;
-    seen([true, true])?;
+    seen("enrolling both", [true, true])?;
     product.release(Place::Pod)?;
-    seen([false, true])?;
+    seen("releasing one", [false, true])?;
+    product.apply(Place::Pod, &INJECTED)?;
+    seen("enrolling it again", [true, true])?;
     product.uninstall()?;
-    seen([false, false])?;
+    seen("uninstalling", [false, false])?;
     world.close()
 }
 
@@ -96,7 +96,9 @@ fn a_proxy_older_than_the_interception_is_found() -> anyhow::Result<()> {
     let product = Product::new(&world)?;
     let probe = Probe::start(&world)?;
     let mut proxy = probe.proxy(Place::Pod)?;
+    assert!(!probe.is_intercepted(Place::Pod, proxy.as_mut())?);
     product.apply(Place::Pod, &INJECTED)?;
+    assert!(probe.is_intercepted(Place::Pod, proxy.as_mut())?);
 
     let mut client = Actor::start(&world, &interceptor(), Place::Peer, APP.owner)?;
     let connected = client.connect(0, (Host::Pod.address(Family::V4), 8080).into(), None)?;
@@ -181,7 +183,7 @@ impl Ids {
     fn wait_until_gone(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let left = self.left()?;
+            let left = self.left();
             if left.is_empty() {
                 return Ok(());
             }
@@ -190,14 +192,14 @@ impl Ids {
         }
     }
 
-    fn left(&self) -> anyhow::Result<Vec<String>> {
+    fn left(&self) -> Vec<String> {
         let links = loaded_links().filter_map(Result::ok).map(|link| LinkInfo::id(&link));
         let programs = loaded_programs().filter_map(Result::ok).map(|program| program.id());
         let maps = loaded_maps().filter_map(Result::ok).map(|map| map.id());
         let links = links.filter(|id| self.links.contains(id)).map(|id| format!("link {id}"));
         let programs = programs.filter(|id| self.programs.contains(id)).map(|id| format!("program {id}"));
         let maps = maps.filter(|id| self.maps.contains(id)).map(|id| format!("map {id}"));
-        Ok(links.chain(programs).chain(maps).collect())
+        links.chain(programs).chain(maps).collect()
     }
 }
 

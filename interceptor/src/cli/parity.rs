@@ -11,7 +11,12 @@ use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use interceptor::parity::{
-    backend::Backend, catalogue, proxy::ProxyKind, report::Report, runner::Runner, scenario::Scenario,
+    backend::Backend,
+    catalogue,
+    proxy::ProxyKind,
+    report::Report,
+    runner::Runner,
+    scenario::{Scenario, Set},
 };
 
 mod table;
@@ -31,6 +36,9 @@ pub(super) struct Args {
     /// The backend to compare.
     #[arg(long, value_name = "BACKEND", default_value = "ebpf")]
     right: Backend,
+    /// Only this part of the scenarios.
+    #[arg(long, value_name = "SET")]
+    set: Option<Set>,
     /// Only scenarios whose name or connections contain this text.
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
@@ -54,7 +62,7 @@ enum ProxyName {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let scenarios = select(&args.filter)?;
+    let scenarios = select(args.set, &args.filter)?;
     let backends: Vec<_> = args.baseline.into_iter().chain([args.left, args.right]).collect();
     let interceptor = env::current_exe().context("cannot find this program's own file")?;
 
@@ -83,8 +91,11 @@ fn proxy(args: &Args) -> anyhow::Result<ProxyKind> {
     }
 }
 
-fn select(filter: &str) -> anyhow::Result<Vec<Scenario>> {
+fn select(set: Option<Set>, filter: &str) -> anyhow::Result<Vec<Scenario>> {
     let wanted = |scenario: &Scenario| {
+        if set.is_some_and(|set| set != scenario.set) {
+            return false;
+        }
         let connections = scenario.connections.iter().map(ToString::to_string);
         connections.chain([scenario.name.clone()]).any(|text| text.contains(filter))
     };

@@ -149,7 +149,7 @@ pub fn release(state: &Path, netns: &Netns) -> Result<(), DatapathError> {
 pub fn uninstall(state: &Path) -> Result<bool, DatapathError> {
     let Some(state) = State::open(state)? else { return Ok(false) };
     rights::check()?;
-    remove_spread_prefixes(&state)?;
+    release_all(&state)?;
     remove_all(&state)?;
     Ok(true)
 }
@@ -292,12 +292,14 @@ fn remove_pin(pin: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Takes the spread prefix out of every workload's namespace. State too broken to say which those are has none left
-/// that anything could be done about.
-fn remove_spread_prefixes(state: &State) -> Result<(), DatapathError> {
-    let Ok(maps) = Maps::open(&state.maps()) else { return Ok(()) };
+/// Takes every workload out. The kernel detaches a link some time after its last pin is gone; without a workload the
+/// hooks let everything pass from now on. A state that was never finished has no maps, and no workload.
+fn release_all(state: &State) -> Result<(), DatapathError> {
+    let Ok(mut maps) = Maps::open(&state.maps()) else { return Ok(()) };
     for workload in maps.all()? {
-        let Some(label) = maps.label(workload)? else { continue };
+        let label = maps.label(workload)?;
+        maps.remove(workload)?;
+        let Some(label) = label else { continue };
         let path = String::from_utf8_lossy(&label.path);
         if let Some(netns) = Netns::find(workload, label.inode, Path::new(path.trim_end_matches('\0'))) {
             netns.run(routes::remove_spread_prefix)??;

@@ -143,17 +143,12 @@ impl Facts {
 
 /// An address whose port somebody decided on.
 fn fixed(address: SocketAddr) -> String {
-    join(address, &address.port().to_string())
+    plan::join(&plan::name(address.ip()), &address.port().to_string())
 }
 
 /// An address whose port the kernel chose, in every run another one.
 fn chosen(address: SocketAddr, role: &str) -> String {
-    join(address, role)
-}
-
-fn join(address: SocketAddr, port: &str) -> String {
-    let host = plan::name(address.ip());
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    plan::join(&plan::name(address.ip()), role)
 }
 
 fn told<T>(outcome: Outcome<T>, name: impl FnOnce(T) -> String) -> String {

@@ -15,6 +15,20 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
+    /// IPv4 spoken by an IPv6 socket: `::ffff:a.b.c.d`.
+    Mapped,
+}
+
+impl Family {
+    /// The wildcard address.
+    #[must_use]
+    pub fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            Self::Mapped => IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()),
+        }
+    }
 }
 
 /// A network namespace of a world.
@@ -75,6 +89,7 @@ impl Host {
         match family {
             Family::V4 => IpAddr::V4(self.v4()),
             Family::V6 => IpAddr::V6(self.v6()),
+            Family::Mapped => IpAddr::V6(self.v4().to_ipv6_mapped()),
         }
     }
 
@@ -107,6 +122,10 @@ pub const SERVICES: u8 = 4;
 /// The plan's name for an address, or the address itself where the plan has none.
 #[must_use]
 pub fn name(address: IpAddr) -> String {
+    let canonical = address.to_canonical();
+    if canonical != address {
+        return format!("::ffff:{}", name(canonical));
+    }
     let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
     let named =
         [("pod", Host::Pod), ("pod2", Host::SecondPod), ("peer", Host::Peer), ("nowhere", Host::Nowhere)];
@@ -116,6 +135,11 @@ pub fn name(address: IpAddr) -> String {
     (1..=SERVICES)
         .find(|n| Host::Service(*n).address(family) == address)
         .map_or_else(|| address.to_string(), |n| format!("service{n}"))
+}
+
+/// A host and a port in one, with brackets where the host has colons itself.
+pub(super) fn join(host: &str, port: &str) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// One veth link of a world, between a pod and the peer.

@@ -8,7 +8,7 @@ use std::{
 use super::{
     actor::{Actor, Owner, protocol::Sighting},
     envoy::Envoy,
-    plan::Place,
+    plan::{Family, Place},
     world::World,
 };
 
@@ -41,8 +41,9 @@ impl ProxyKind {
         match self {
             Self::Builtin => {
                 let mut actor = Actor::start(world, interceptor, pod, OWNER)?;
-                let any = |port| SocketAddr::from(([0; 4], port));
-                actor.proxy(&[any(OUTBOUND_PORT)], &[any(INBOUND_PORT)])?;
+                let any =
+                    |port| [Family::V4, Family::V6].map(|family| SocketAddr::new(family.unspecified(), port));
+                actor.proxy(&any(OUTBOUND_PORT), &any(INBOUND_PORT))?;
                 Ok(Box::new(actor))
             }
             Self::Envoy(binary) => Ok(Box::new(Envoy::start(world, interceptor, pod, binary, &[])?)),

@@ -20,7 +20,7 @@ use super::{
     backend::Backend,
     catalogue::{APP_PORTS, DATAGRAM_PORTS, SERVICE_PORTS, server_name},
     observation::{ClientSaw, Observation, Raw},
-    plan::Place,
+    plan::{Family, Place},
     proxy::{Proxy, ProxyKind},
     scenario::{APP, Client, Connection, Endpoint, Protocol, Scenario},
     world::World,
@@ -120,7 +120,8 @@ impl<'w> Stage<'w> {
 
     fn serve(&mut self, place: Place, tcp: &[u16], udp: &[u16]) -> anyhow::Result<()> {
         let any = |ports: &[u16]| -> Vec<_> {
-            ports.iter().map(|port| SocketAddr::from(([0; 4], *port))).collect()
+            let both = |port: &u16| [Family::V4, Family::V6].map(|f| SocketAddr::new(f.unspecified(), *port));
+            ports.iter().flat_map(both).collect()
         };
         let mut server = Actor::start(self.world, &self.runner.interceptor, place, APP.owner)?;
         let name = server_name(place);

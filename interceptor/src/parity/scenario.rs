@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr};
 
+use clap::ValueEnum;
+
 use super::{
     actor::Owner,
     backend::Backend,
@@ -25,6 +27,19 @@ pub struct Scenario {
     pub connections: Vec<Connection>,
     /// Differences between nat and eBPF that are meant to be.
     pub expected: Vec<Expected>,
+    /// Which part of the catalogue it belongs to.
+    pub set: Set,
+}
+
+/// A part of the catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Set {
+    /// An ordinary pod as Istio's injector makes it, over IPv4.
+    Injected,
+    /// The same over IPv6, and over IPv4 on IPv6 sockets.
+    Families,
+    /// Other captures: every flag, from both sides of its boundary.
+    Captures,
 }
 
 /// One connection, or one datagram and its answer.
@@ -86,11 +101,8 @@ impl Endpoint {
     /// The endpoint as the socket calls take it.
     #[must_use]
     pub fn address(self) -> SocketAddr {
-        let any = match self.family {
-            Family::V4 => SocketAddr::from(([0; 4], self.port)),
-            Family::V6 => SocketAddr::from(([0; 16], self.port)),
-        };
-        self.host.map_or(any, |host| SocketAddr::new(host.address(self.family), self.port))
+        let ip = self.host.map_or_else(|| self.family.unspecified(), |host| host.address(self.family));
+        SocketAddr::new(ip, self.port)
     }
 }
 
@@ -162,7 +174,7 @@ impl fmt::Display for Endpoint {
         };
         match self.port {
             0 => f.write_str(&host),
-            port => write!(f, "{host}:{port}"),
+            port => f.write_str(&plan::join(&host, &port.to_string())),
         }
     }
 }

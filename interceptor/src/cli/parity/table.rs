@@ -19,7 +19,7 @@ pub(super) fn render(report: &Report, on_terminal: bool) -> String {
         table.force_no_tty();
     }
     let backends = report.backends.iter().map(|backend| bold(&heading(*backend)));
-    table.set_header([bold("connection")].into_iter().chain(backends).chain([bold("result")]));
+    table.set_header([bold("connection")].into_iter().chain(backends));
     for row in &report.rows {
         table.add_row(cells(row));
     }
@@ -37,26 +37,36 @@ fn heading(backend: Backend) -> String {
     }
 }
 
+/// The right backend's cell says what is not as on the left.
 fn cells(row: &Row) -> Vec<Cell> {
     let title = Cell::new(format!("{}\n{}", row.scenario, row.connection));
-    let seen = row.seen.iter().map(|seen| match seen {
-        Ok(observation) => Cell::new(short(observation)),
+    let (right, others) = row.seen.split_last().map_or((None, row.seen.as_slice()), |(r, o)| (Some(r), o));
+    let seen = others.iter().map(|seen| match seen {
+        Ok(observation) => Cell::new(lines(observation).join("\n")),
         Err(error) => Cell::new(error).fg(Color::Red),
     });
-    let result = match &row.verdict {
-        Verdict::Equal => Cell::new("equal").fg(Color::Green),
-        Verdict::Explained(_) => Cell::new("as expected").fg(Color::Yellow),
-        Verdict::Different(_) => Cell::new("DIFFERENT").fg(Color::Red),
-        Verdict::Failed => Cell::new("FAILED").fg(Color::Red),
+    let left = others.last().and_then(|left| left.as_ref().ok());
+    let right = match (&row.verdict, right) {
+        (Verdict::Equal, _) => Cell::new("same").fg(Color::Green),
+        (Verdict::Explained(_), Some(Ok(right))) => changed(left, right, "as expected").fg(Color::Yellow),
+        (_, Some(Ok(right))) => changed(left, right, "DIFFERENT").fg(Color::Red),
+        (_, Some(Err(error))) => Cell::new(error).fg(Color::Red),
+        (_, None) => Cell::new(""),
     };
-    [title].into_iter().chain(seen).chain([result]).collect()
+    [title].into_iter().chain(seen).chain([right]).collect()
 }
 
-/// Three lines: what the app, the proxy and the server saw.
-fn short(observation: &Observation) -> String {
+/// The lines in which right differs from left, below a word on it. There may be none: not every fact is in them.
+fn changed(left: Option<&Observation>, right: &Observation, word: &str) -> Cell {
+    let left = left.map(lines);
+    let changed = lines(right).into_iter().filter(|line| left.iter().flatten().all(|other| other != line));
+    Cell::new([word.to_owned()].into_iter().chain(changed).collect::<Vec<_>>().join("\n"))
+}
+
+/// What the app, the proxy and the server saw, a line each.
+fn lines(observation: &Observation) -> [String; 3] {
     let fact = |name| observation.value(name);
     let app = match (fact("app.connect"), fact("app.answer")) {
-        ("ok", "closed") => format!("{} → {}, closed", fact("app.local"), fact("app.peer")),
         ("ok", answer) => format!("{} → {}, {}", fact("app.local"), fact("app.peer"), answered(answer)),
         ("", answer) => format!("{}, from {}", answered(answer), fact("app.from")),
         (error, _) => error.to_owned(),
@@ -75,7 +85,7 @@ fn short(observation: &Observation) -> String {
         let at = if fact("server.local").is_empty() { fact("server.listener") } else { fact("server.local") };
         format!("{at} ← {}", fact("server.from"))
     };
-    format!("app    {app}\nproxy  {proxy}\nserver {server}")
+    [format!("app    {app}"), format!("proxy  {proxy}"), format!("server {server}")]
 }
 
 /// The servers answer with their name and the text they got.
@@ -91,9 +101,12 @@ fn notes(report: &Report) -> Vec<String> {
     let note = |row: &Row| match &row.verdict {
         Verdict::Equal | Verdict::Failed => None,
         Verdict::Explained(differences) | Verdict::Different(differences) => {
-            let lines = differences.iter().map(|difference| line(difference, &sides));
             let title = format!("{} ({})", row.scenario, row.connection);
-            Some([title].into_iter().chain(lines).collect::<Vec<_>>().join("\n"))
+            let facts = differences.iter().map(|difference| line(difference, &sides));
+            let mut reasons: Vec<_> = differences.iter().filter_map(|difference| difference.reason).collect();
+            reasons.dedup();
+            let reasons = reasons.into_iter().map(|reason| format!("  meant to be: {reason}"));
+            Some([title].into_iter().chain(facts).chain(reasons).collect::<Vec<_>>().join("\n"))
         }
     };
     report.rows.iter().filter_map(note).collect()
@@ -101,9 +114,8 @@ fn notes(report: &Report) -> Vec<String> {
 
 fn line(difference: &Difference, (left, right): &(String, String)) -> String {
     let shown = |value: &str| if value.is_empty() { "nothing".to_owned() } else { value.to_owned() };
-    let reason = difference.reason.map_or_else(String::new, |reason| format!("\n    {reason}"));
     let (on_left, on_right) = (shown(&difference.left), shown(&difference.right));
-    format!("  {}: {on_left} under {left}, {on_right} under {right}{reason}", difference.fact)
+    format!("  {}: {on_left} under {left}, {on_right} under {right}", difference.fact)
 }
 
 fn summary(report: &Report) -> String {

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use self::{cgroup::Cgroup, residue::Residue};
+use self::residue::{Residue, complain};
 pub use self::{identity::Identity, namespace::Namespace, residue::Undo};
 use super::{
     actor::Owner,
@@ -55,12 +55,11 @@ impl World {
     pub fn build(layout: Layout) -> anyhow::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("interceptor-parity-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let cgroup = Cgroup::create(&name)?;
-        let path = cgroup.path().to_owned();
+        let (residue, cgroup) = Residue::create(&name)?;
         let world = Self {
             name,
-            residue: Residue::register(cgroup),
-            cgroup: path,
+            residue,
+            cgroup,
             pod: Namespace::create()?,
             second_pod: layout.second_pod.then(Namespace::create).transpose()?,
             peer: Namespace::create()?,
@@ -174,13 +173,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if let Err(error) = self.residue.close() {
-            #[expect(
-                clippy::print_stderr,
-                reason = "drop has no other way to tell that something was left behind"
-            )]
-            {
-                eprintln!("cannot remove the test world {}: {error:#}", self.name);
-            }
+            complain(&error);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{
     mem,
+    path::PathBuf,
     process::{self, Child, Command, Output, Stdio},
-    sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread,
 };
 
@@ -32,15 +33,18 @@ struct State {
 }
 
 impl Residue {
-    /// Takes charge of a world's cgroup, and from now on removes it on a signal too.
-    pub(super) fn register(cgroup: Cgroup) -> Arc<Self> {
-        watch_signals();
+    /// Makes a world's cgroup and from now on removes it, on a signal too.
+    pub(super) fn create(name: &str) -> anyhow::Result<(Arc<Self>, PathBuf)> {
+        watch_signals()?;
+        // Once a signal came, the lock is never free again: nothing is made that would not be removed.
+        let mut live = lock(&LIVE);
+        let cgroup = Cgroup::create(name)?;
+        let path = cgroup.path().to_owned();
         let state = State { closed: false, undo: Vec::new(), children: Vec::new(), cgroup };
         let residue = Arc::new(Self(Mutex::new(state)));
-        let mut live = lock(&LIVE);
         live.retain(|other| other.strong_count() > 0);
         live.push(Arc::downgrade(&residue));
-        residue
+        Ok((residue, path))
     }
 
     /// Runs a tool to its end. Removal waits for it, so a tool never finishes in a world that is gone.
@@ -108,23 +112,28 @@ impl Residue {
 }
 
 /// On SIGINT, SIGTERM and SIGHUP every living world is removed before the process ends with `128 + signal`.
-fn watch_signals() {
-    static WATCH: Once = Once::new();
-    WATCH.call_once(|| {
-        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
-            // Only a forbidden signal number is refused, and these are not.
-            return;
-        };
-        thread::spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                // The lock is kept to the end, so that no new world appears meanwhile.
-                let live = lock(&LIVE);
-                let failed =
-                    live.iter().filter_map(Weak::upgrade).filter(|world| world.close().is_err()).count();
-                process::exit(if failed == 0 { 128 + signal } else { 1 });
-            }
-        });
+fn watch_signals() -> anyhow::Result<()> {
+    static WATCHING: Mutex<bool> = Mutex::new(false);
+    let mut watching = lock(&WATCHING);
+    if mem::replace(&mut *watching, true) {
+        return Ok(());
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            // The lock is kept to the end, so that no new world appears meanwhile.
+            let live = lock(&LIVE);
+            let failed = live.iter().filter_map(Weak::upgrade).filter_map(|world| world.close().err());
+            process::exit(if failed.inspect(complain).count() == 0 { 128 + signal } else { 1 });
+        }
     });
+    Ok(())
+}
+
+/// Tells that something was left behind, where no caller is left to tell.
+#[expect(clippy::print_stderr, reason = "neither drop nor a signal handler can return an error")]
+pub(super) fn complain(error: &anyhow::Error) {
+    eprintln!("error: cannot remove a test world: {error:#}");
 }
 
 /// A panic elsewhere must not keep us from removing what is left.

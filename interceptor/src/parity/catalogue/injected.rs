@@ -1,38 +1,11 @@
-//! The scenarios: every kind of connection on which Istio's rules decide something.
+//! What an injected pod gets, connection by connection: every line of Istio's default decision table.
 
-use super::{
-    plan::{Family, Host, Place},
-    scenario::{
-        APP, Client, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, Protocol, REMOTE, ROOT, SECOND_APP,
-        Scenario,
-    },
+use super::{bound, many, one, tcp, udp};
+use crate::parity::{
+    plan::{Family, Host},
+    scenario::{APP, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, REMOTE, ROOT, SECOND_APP, Scenario},
     world::Layout,
 };
-
-/// The flags Istio's injector gives the init container of an ordinary pod.
-pub const INJECTED: [&str; 14] = [
-    "-p",
-    "15001",
-    "-z",
-    "15006",
-    "-u",
-    "1337",
-    "-m",
-    "REDIRECT",
-    "-i",
-    "*",
-    "-b",
-    "*",
-    "-d",
-    "15090,15021,15020",
-];
-
-/// TCP ports the workload serves itself, on every address: those Istio leaves alone and some it does not.
-pub const APP_PORTS: [u16; 7] = [22, 8080, 8081, 15008, 15020, 15021, 15090];
-/// TCP ports the peer serves on every address.
-pub const SERVICE_PORTS: [u16; 3] = [80, 15008, 15020];
-/// UDP ports the peer serves on every address.
-pub const DATAGRAM_PORTS: [u16; 2] = [53, 5300];
 
 /// A source port that two connections share. Worlds are fresh, so nothing else can have it.
 const SHARED_PORT: u16 = 40_001;
@@ -40,9 +13,7 @@ const SHARED_PORT: u16 = 40_001;
 const COLLISION: &str = "two connections become one tuple when both are redirected to one port; nat then changes \
                          the source port of the second, while eBPF keeps the tuples apart";
 
-/// All scenarios, none twice.
-#[must_use]
-pub fn all() -> Vec<Scenario> {
+pub(super) fn scenarios() -> Vec<Scenario> {
     [outbound(), loopback(), proxys_own(), inbound(), unavailable(), shared_ports()].concat()
 }
 
@@ -53,7 +24,7 @@ fn outbound() -> Vec<Scenario> {
         one("root's app to a remote service", tcp(ROOT, Host::Service(1), 80)),
         one("app to the tunnel port of a remote host", tcp(APP, Host::Service(1), 15008)),
         one("app to an inbound-excluded port of a remote host", tcp(APP, Host::Service(1), 15020)),
-        one("app to a remote port where nobody listens", tcp(APP, Host::Service(1), 81)),
+        one("app to a remote port where nobody listens", tcp(APP, Host::Service(1), 9999)),
         one(
             "app bound to the pod's address to a remote service",
             bound(APP, Host::Pod, 0, Host::Service(1), 80),
@@ -67,10 +38,13 @@ fn outbound() -> Vec<Scenario> {
 fn loopback() -> Vec<Scenario> {
     vec![
         one("app to its own pod by address", tcp(APP, Host::Pod, 8080)),
-        one("app to its own pod by 127.0.0.1", tcp(APP, Host::Loopback(1), 8080)),
-        one("app to its own pod by 127.0.0.2", tcp(APP, Host::Loopback(2), 8080)),
+        one("app to its own pod by loopback", tcp(APP, Host::Loopback(1), 8080)),
+        one("app to its own pod by another loopback address", tcp(APP, Host::Loopback(2), 8080)),
         one("app to its own tunnel port", tcp(APP, Host::Pod, 15008)),
-        one("app bound to 127.0.0.6 to its own pod", bound(APP, Host::Loopback(6), 0, Host::Pod, 8080)),
+        one(
+            "app from the proxy's inbound source to its own pod",
+            bound(APP, Host::Loopback(6), 0, Host::Pod, 8080),
+        ),
         one("root's app to its own pod by address", tcp(ROOT, Host::Pod, 8080)),
     ]
 }
@@ -79,9 +53,9 @@ fn proxys_own() -> Vec<Scenario> {
     vec![
         one("proxy to a remote service", tcp(PROXY, Host::Service(1), 80)),
         one("proxy to its own pod by address", tcp(PROXY, Host::Pod, 8080)),
-        one("proxy to the app from 127.0.0.6", bound(PROXY, Host::Loopback(6), 0, Host::Pod, 8080)),
-        one("proxy to 127.0.0.1", tcp(PROXY, Host::Loopback(1), 8080)),
-        one("proxy to 127.0.0.2", tcp(PROXY, Host::Loopback(2), 8080)),
+        one("proxy from its inbound source to the app", bound(PROXY, Host::Loopback(6), 0, Host::Pod, 8080)),
+        one("proxy to loopback", tcp(PROXY, Host::Loopback(1), 8080)),
+        one("proxy to another loopback address", tcp(PROXY, Host::Loopback(2), 8080)),
         one("proxy to a local DNS stub, DNS capture off", tcp(PROXY, Host::Loopback(53), 53)),
         one("proxy to its own tunnel port", tcp(PROXY, Host::Pod, 15008)),
         one("Istio's validation probe", bound(PROXY, Host::Loopback(1), 0, Host::Loopback(6), 15002)),
@@ -158,43 +132,4 @@ fn collision(nat: &'static str, ebpf: &'static str) -> Vec<Expected> {
     ["proxy.from", "proxy.peer"]
         .map(|fact| Expected { connection: 1, fact, nat, ebpf, reason: COLLISION })
         .to_vec()
-}
-
-fn one(name: &str, connection: Connection) -> Scenario {
-    many(name, vec![connection])
-}
-
-fn many(name: &str, connections: Vec<Connection>) -> Scenario {
-    Scenario {
-        name: name.to_owned(),
-        capture: INJECTED.to_vec(),
-        layout: Layout::default(),
-        proxy_runs: true,
-        connections,
-        expected: Vec::new(),
-    }
-}
-
-fn tcp(client: Client, host: Host, port: u16) -> Connection {
-    let to = Endpoint { host: Some(host), family: Family::V4, port };
-    Connection { client, protocol: Protocol::Tcp, bind: None, to }
-}
-
-fn udp(client: Client, host: Host, port: u16) -> Connection {
-    Connection { protocol: Protocol::Udp, ..tcp(client, host, port) }
-}
-
-fn bound(client: Client, source: Host, source_port: u16, host: Host, port: u16) -> Connection {
-    let bind = Endpoint { host: Some(source), family: Family::V4, port: source_port };
-    Connection { bind: Some(bind), ..tcp(client, host, port) }
-}
-
-/// The name a place's servers answer with.
-#[must_use]
-pub const fn server_name(place: Place) -> &'static str {
-    match place {
-        Place::Pod => "app",
-        Place::SecondPod => "app2",
-        Place::Peer => "service",
-    }
 }
