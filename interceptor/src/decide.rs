@@ -2,11 +2,11 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
 };
 
 use interceptor_ebpf::{
-    abi::{Entry, EntryKey, Listener, Marks, Subject, Workload},
+    abi::{Address, Entry, EntryKey, Listener, Marks, Subject, Workload},
     policy::{Decision, Incoming, Outgoing, Protocol, Tables, Verdict, incoming, outgoing},
 };
 
@@ -50,7 +50,7 @@ impl Decider {
                     destination,
                     is_v4: packet.destination.is_ipv4(),
                     port: packet.port,
-                    source: datapath::address(packet.source),
+                    source: packet.source.into(),
                     user: *uid,
                     group: *gid,
                     mark: *mark,
@@ -72,10 +72,10 @@ impl Decider {
 
     /// What capture and routes say of an address.
     fn address(&self, address: IpAddr) -> Entry {
-        let bytes = u128::from_be_bytes(datapath::address(address).bytes());
+        let bits_of = Ipv6Addr::from(Address::from(address)).to_bits();
         let found = self.lengths.iter().find_map(|bits| {
             let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-            let network = datapath::address(std::net::Ipv6Addr::from(bytes & mask).into());
+            let network = Address::from(IpAddr::from(Ipv6Addr::from_bits(bits_of & mask)));
             self.entries.get(&(EntryKey::SUBJECT_BITS + bits, EntryKey::address(&network)))
         });
         found.copied().unwrap_or_default()
@@ -124,7 +124,7 @@ impl Tables for Decider {
 /// What a decision would be in the rules' words.
 #[must_use]
 pub fn outcome(decision: Decision, capture: &Capture) -> Outcome {
-    let Verdict::Redirect(listener) = decision.verdict else { return Outcome::Pass };
+    let Verdict::Redirect(listener) = decision.verdict() else { return Outcome::Pass };
     match listener {
         Listener::INBOUND if capture.inbound_mode == InboundMode::Tproxy => {
             Outcome::Tproxy(capture.inbound_port)

@@ -1,5 +1,7 @@
 //! Addresses of either family in one shape.
 
+use core::net::{IpAddr, Ipv6Addr};
+
 use super::assert_size;
 
 /// Leading bits of 127.128.0.0/9, the range redirected IPv4 connections are spread over.
@@ -141,17 +143,26 @@ impl Address {
             self.words[0] == SPREAD_V6[0] && self.words[1] == SPREAD_V6[1]
         }
     }
+}
 
-    /// The bytes in network order, IPv4 mapped.
-    #[must_use]
-    pub const fn bytes(&self) -> [u8; 16] {
-        let [a, b, c, d] = [
-            self.words[0].to_ne_bytes(),
-            self.words[1].to_ne_bytes(),
-            self.words[2].to_ne_bytes(),
-            self.words[3].to_ne_bytes(),
-        ];
-        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::from_octets(address.octets()),
+            IpAddr::V6(address) => {
+                let words = address.to_bits();
+                let word = |index: u32| ((words >> (96 - 32 * index)) as u32).to_be();
+                Self::from_v6([word(0), word(1), word(2), word(3)])
+            }
+        }
+    }
+}
+
+impl From<Address> for Ipv6Addr {
+    /// An IPv4 address becomes a mapped one.
+    fn from(address: Address) -> Self {
+        let bits = address.words.iter().fold(0, |bits, word| bits << 32 | u128::from(u32::from_be(*word)));
+        Self::from_bits(bits)
     }
 }
 

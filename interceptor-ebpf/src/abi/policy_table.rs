@@ -10,13 +10,13 @@ use super::{Address, assert_size};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryKey {
-    subject: [u8; 4],
-    value: [u8; 16],
+    subject: u32,
+    value: [u32; 4],
 }
 
 /// What an [`EntryKey`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum Subject {
     /// The workload itself; its entry holds a [`super::Workload`].
     Workload = 0,
@@ -103,28 +103,27 @@ impl EntryKey {
     pub const SUBJECT_BITS: u32 = 32;
 
     /// Key of the workload's own entry.
-    pub const WORKLOAD: Self = Self { subject: Self::subject(Subject::Workload), value: [0; 16] };
+    pub const WORKLOAD: Self = Self::of(Subject::Workload, [0; 4]);
 
     /// Key of an address.
     #[inline(always)]
     #[must_use]
     pub const fn address(address: &Address) -> Self {
-        Self { subject: Self::subject(Subject::Address), value: address.bytes() }
+        Self::of(Subject::Address, address.words())
     }
 
     /// Key of a port.
     #[inline(always)]
     #[must_use]
     pub const fn port(subject: Subject, port: u16) -> Self {
-        let [a, b] = port.to_be_bytes();
-        Self::number(subject, [a, b, 0, 0])
+        Self::of(subject, [((port as u32) << 16).to_be(), 0, 0, 0])
     }
 
     /// Key of a user, group or interface.
     #[inline(always)]
     #[must_use]
     pub const fn id(subject: Subject, id: u32) -> Self {
-        Self::number(subject, id.to_be_bytes())
+        Self::of(subject, [id.to_be(), 0, 0, 0])
     }
 
     /// Length in bits of a key that names one single value of `subject`.
@@ -140,13 +139,9 @@ impl EntryKey {
             }
     }
 
+    /// A trie compares bytes from the first on, so the value's words are in network order.
     #[inline(always)]
-    const fn number(subject: Subject, [a, b, c, d]: [u8; 4]) -> Self {
-        Self { subject: Self::subject(subject), value: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }
-    }
-
-    #[inline(always)]
-    const fn subject(subject: Subject) -> [u8; 4] {
-        [subject as u8, 0, 0, 0]
+    const fn of(subject: Subject, value: [u32; 4]) -> Self {
+        Self { subject: (subject as u32).to_be(), value }
     }
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers::generated::bpf_bind, macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
     abi::{Address, Role, SocketRecord, Target},
-    policy::{Protocol, Reason, Tables as _, Verdict},
+    policy::{Protocol, Reason, Tables as _},
 };
 
 use crate::kernel::{
@@ -26,11 +26,11 @@ fn connect6(context: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn connect(context: &SocketAddress) -> i32 {
-    match context.protocol() {
-        Some(protocol) => {
-            outcome::of(context.workload(), |tables| intercept(context, protocol, tables).map(Some))
-        }
-        None => ALLOW,
+    let Some(protocol) = context.protocol() else { return ALLOW };
+    let workload = context.workload();
+    match outcome::tables(workload) {
+        Ok(tables) => outcome::tell(workload, &tables, intercept(context, protocol, &tables)),
+        Err(told) => told,
     }
 }
 
@@ -38,7 +38,7 @@ fn connect(context: &SocketAddress) -> i32 {
 #[inline(always)]
 fn intercept(context: &SocketAddress, protocol: Protocol, tables: &KernelTables) -> Result<Reason, Failure> {
     let call = Call::of(context, protocol, tables);
-    let Verdict::Redirect(listener) = call.decision.verdict else {
+    let Some(listener) = call.decision.redirect() else {
         return Ok(direct(&call, protocol));
     };
     let target = match protocol {

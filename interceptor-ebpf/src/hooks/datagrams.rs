@@ -7,7 +7,7 @@
 use aya_ebpf::{bindings::BPF_ANY, macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
     abi::{Address, Resolver, Role, SocketRecord, Switches},
-    policy::{DNS_PORT, Protocol, Reason, Tables as _, Verdict},
+    policy::{DNS_PORT, Protocol, Reason, Tables as _},
 };
 
 use crate::kernel::{
@@ -41,26 +41,30 @@ fn recvmsg6(context: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn send(context: &SocketAddress) -> i32 {
-    outcome::of(context.workload(), |tables| {
-        // Only DNS is captured over UDP; every other datagram leaves here, uncounted.
-        if !tables.workload().switches.any(Switches::DNS) {
-            Ok(None)
-        } else if context.socket().local().port == tables.workload().dns_port {
-            answer(context, tables);
-            Ok(None)
-        } else if context.endpoint().port == DNS_PORT {
-            ask(context, tables).map(Some)
-        } else {
-            Ok(None)
-        }
-    })
+    let workload = context.workload();
+    let tables = match outcome::tables(workload) {
+        Ok(tables) => tables,
+        Err(told) => return told,
+    };
+    // Only DNS is captured over UDP; every other datagram leaves here, uncounted.
+    if !tables.workload().switches.any(Switches::DNS) {
+        return ALLOW;
+    }
+    if context.socket().local().port == tables.workload().dns_port {
+        answer(context, &tables);
+        return ALLOW;
+    }
+    if context.endpoint().port != DNS_PORT {
+        return ALLOW;
+    }
+    outcome::tell(workload, &tables, ask(context, workload, &tables))
 }
 
 /// Sends a query to the proxy.
 #[inline(always)]
-fn ask(context: &SocketAddress, tables: &KernelTables) -> Result<Reason, Failure> {
+fn ask(context: &SocketAddress, workload: u64, tables: &KernelTables) -> Result<Reason, Failure> {
     let call = Call::of(context, Protocol::Udp, tables);
-    let Verdict::Redirect(listener) = call.decision.verdict else {
+    let Some(listener) = call.decision.redirect() else {
         return Ok(call.decision.reason);
     };
     let target = tables.workload().datagram_target(&call.original);
@@ -83,7 +87,7 @@ fn ask(context: &SocketAddress, tables: &KernelTables) -> Result<Reason, Failure
         }
     };
     if may_choose {
-        let source = if first { call.source } else { resolver(context.workload(), &call, tables)? };
+        let source = if first { call.source } else { resolver(workload, &call, tables)? };
         if !source.is_unspecified() {
             context.set_source(&source);
         }
@@ -105,10 +109,10 @@ fn resolver(workload: u64, call: &Call, tables: &KernelTables) -> Result<Address
         // SAFETY: the value is plain data; the map's entries of one key never change.
         return if unsafe { *known } == call.original.0 { Ok(key.address) } else { Err(Failure::Resolver) };
     }
-    RESOLVERS
-        .insert(&key, &call.original.0, u64::from(BPF_ANY))
-        .map(|()| key.address)
-        .map_err(|_| Failure::Resolver)
+    match RESOLVERS.insert(&key, &call.original.0, u64::from(BPF_ANY)) {
+        Ok(()) => Ok(key.address),
+        Err(_) => Err(Failure::Resolver),
+    }
 }
 
 /// The proxy answers a query: from the address it was asked at, or from the one that stands for the server asked.

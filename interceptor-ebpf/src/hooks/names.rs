@@ -5,7 +5,7 @@
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
     abi::{Endpoint, Role, SocketRecord, Switches},
-    policy::{Incoming, Tables as _, Verdict, incoming},
+    policy::{Incoming, Tables as _, incoming},
 };
 
 use crate::kernel::{
@@ -100,7 +100,7 @@ fn proxy_name(context: &SocketAddress, record: &SocketRecord) {
         port: local.port,
         interface: entry.interface,
     };
-    if matches!(incoming(&facts, &tables).verdict, Verdict::Redirect(_)) {
+    if !incoming(&facts, &tables).passes() {
         context.set_endpoint(&Endpoint::new(entry.primary, record.listener_port));
     }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use interceptor_ebpf::{
     abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks},
-    policy::{Incoming, Reason, Tables as _, Verdict, incoming},
+    policy::{Incoming, Reason, Tables as _, incoming},
 };
 
 use crate::kernel::{
@@ -52,19 +52,13 @@ fn steer(context: SkLookupContext) -> u32 {
         interface: lookup.interface(),
     };
     let decision = incoming(&facts, &tables);
-    match decision.verdict {
-        Verdict::Redirect(listener) => {
-            let action = assign(&context, workload, listener);
-            if action == SK_PASS {
-                count(workload, decision.reason);
-            }
-            action
-        }
-        Verdict::Pass => {
-            count(workload, decision.reason);
-            SK_PASS
-        }
+    if let Some(listener) = decision.redirect()
+        && assign(&context, workload, listener) == SK_DROP
+    {
+        return SK_DROP;
     }
+    count(workload, decision.reason);
+    SK_PASS
 }
 
 /// Gives the connection to a living socket of the listener. None: it is refused by RST, as REDIRECT to a closed port.

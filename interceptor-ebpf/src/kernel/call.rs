@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use interceptor_ebpf::{
     abi::{Address, Endpoint, Entry, OriginalDestination},
-    policy::{Decision, Outgoing, Protocol, Reason, Verdict, outgoing},
+    policy::{Decision, Outgoing, Protocol, Reason, outgoing},
 };
 
 use super::{
@@ -30,7 +30,7 @@ impl Call {
         let original = destination(context.endpoint(), &bound.by_application);
         let (source, decision) = match tables.address(&original.0.address) {
             Some(entry) => decide(protocol, socket, &bound, &original, entry, tables),
-            None => (Address::UNSPECIFIED_V6, Decision { verdict: Verdict::Pass, reason: Reason::NoRoute }),
+            None => (Address::UNSPECIFIED_V6, Decision::pass(Reason::NoRoute)),
         };
         Self { socket, bound, original, source, decision }
     }

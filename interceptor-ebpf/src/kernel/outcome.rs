@@ -31,21 +31,24 @@ pub(crate) enum Failure {
     Resolver,
 }
 
-/// Runs a hook's work for a workload's call, counts what came of it, and tells the call. The work answers with
-/// nothing when the call is none of ours.
+/// The tables of a workload whose call is to be decided; else what the call is told.
 #[inline(always)]
-pub(crate) fn of(workload: u64, work: impl FnOnce(&KernelTables) -> Result<Option<Reason>, Failure>) -> i32 {
-    let tables = match KernelTables::of(workload) {
-        Ok(tables) => tables,
-        Err(Absent::NotEnrolled) => return ALLOW,
+pub(crate) fn tables(workload: u64) -> Result<KernelTables, i32> {
+    match KernelTables::of(workload) {
+        Ok(tables) => Ok(tables),
+        Err(Absent::NotEnrolled) => Err(ALLOW),
         Err(Absent::Broken) => {
             count(workload, Reason::TableMissing);
-            return deny(EHOSTDOWN);
+            Err(deny(EHOSTDOWN))
         }
-    };
-    let (reason, errno) = match work(&tables) {
-        Ok(None) => return ALLOW,
-        Ok(Some(reason)) => {
+    }
+}
+
+/// Counts what came of a workload's call, and tells the call.
+#[inline(always)]
+pub(crate) fn tell(workload: u64, tables: &KernelTables, outcome: Result<Reason, Failure>) -> i32 {
+    let (reason, errno) = match outcome {
+        Ok(reason) => {
             count(workload, reason);
             return ALLOW;
         }

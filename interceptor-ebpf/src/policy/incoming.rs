@@ -1,6 +1,6 @@
 //! Connections that reach the workload from outside: nat (or mangle) PREROUTING.
 
-use super::{Decision, Reason, Tables, Verdict, pass, redirect};
+use super::{Decision, Reason, Tables, pass, redirect};
 use crate::abi::{Listener, Marks, Switches};
 
 /// Facts about an arriving connection whose source is not local to the namespace.
@@ -39,7 +39,7 @@ pub fn incoming(facts: &Incoming, tables: &impl Tables) -> Decision {
     } else {
         by_port(facts.port, tables)
     };
-    if interface.has(Marks::REROUTED) && matches!(decision.verdict, Verdict::Pass) {
+    if interface.has(Marks::REROUTED) && decision.passes() {
         return rerouted(facts, switches);
     }
     decision

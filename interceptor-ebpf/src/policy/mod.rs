@@ -32,10 +32,12 @@ pub trait Tables {
 }
 
 /// What becomes of a connection, and why.
+///
+/// Not an enum with a payload: LLVM would copy the payload of a case that has none, which the verifier refuses as a
+/// read of an uninitialised register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What becomes of it.
-    pub verdict: Verdict,
+    listener: Listener,
     /// The clause that decided.
     pub reason: Reason,
 }
@@ -49,12 +51,41 @@ pub enum Verdict {
     Redirect(Listener),
 }
 
+impl Decision {
+    /// What becomes of the connection.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.redirect().map_or(Verdict::Pass, Verdict::Redirect)
+    }
+
+    /// The listener it is redirected to, if it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn redirect(&self) -> Option<Listener> {
+        if self.passes() { None } else { Some(self.listener) }
+    }
+
+    /// Whether it goes where it wanted to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        self.listener.0 == Listener::NONE.0
+    }
+
+    /// The decision to let a connection go where it wants to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pass(reason: Reason) -> Self {
+        Self { listener: Listener::NONE, reason }
+    }
+}
+
 #[inline(always)]
 const fn pass(reason: Reason) -> Decision {
-    Decision { verdict: Verdict::Pass, reason }
+    Decision::pass(reason)
 }
 
 #[inline(always)]
 const fn redirect(listener: Listener, reason: Reason) -> Decision {
-    Decision { verdict: Verdict::Redirect(listener), reason }
+    Decision { listener, reason }
 }

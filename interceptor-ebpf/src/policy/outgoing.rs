@@ -1,6 +1,6 @@
 //! Connections and datagrams the workload sends: nat OUTPUT.
 
-use super::{Decision, Reason, Tables, Verdict, incoming::by_port, pass, redirect};
+use super::{Decision, Reason, Tables, incoming::by_port, pass, redirect};
 use crate::abi::{Address, Entry, Listener, Marks, Switches};
 
 /// Port of DNS servers (RFC 1035).
@@ -44,7 +44,7 @@ pub enum Protocol {
 pub fn outgoing(facts: &Outgoing, tables: &impl Tables) -> Decision {
     let decision = by_nat(facts, tables);
     let tproxy = tables.workload().switches.any(Switches::TPROXY);
-    if tproxy && matches!(decision.verdict, Verdict::Pass) && is_tproxied_self_call(facts, tables) {
+    if tproxy && decision.passes() && is_tproxied_self_call(facts, tables) {
         return redirect(Listener::INBOUND_LOCAL, Reason::ProxyToItself);
     }
     decision
@@ -56,7 +56,6 @@ fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     let workload = tables.workload();
     let switches = workload.switches;
     let marks = facts.destination.marks;
-    let tcp = matches!(facts.protocol, Protocol::Tcp);
 
     if !facts.is_v4 && !switches.any(Switches::IPV6) {
         return pass(Reason::Ipv6Off);
@@ -79,9 +78,14 @@ fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     if exempts_source && marks.has(Marks::LOCAL) && facts.source.is_passthrough() {
         return pass(Reason::PassthroughSource);
     }
-    if let Some(decision) = by_owner(facts, tables, tcp) {
-        return decision;
-    }
+    by_owner(facts, tables, by_destination(facts, switches, port))
+}
+
+/// The clauses about where it goes to.
+#[inline(always)]
+fn by_destination(facts: &Outgoing, switches: Switches, port: Marks) -> Decision {
+    let marks = facts.destination.marks;
+    let tcp = matches!(facts.protocol, Protocol::Tcp);
     let captures_dns =
         switches.any(Switches::DNS_ALL) || switches.any(Switches::DNS) && marks.has(Marks::DNS_SERVER);
     if facts.port == DNS_PORT && captures_dns {
@@ -102,12 +106,13 @@ fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     if tcp { redirect(Listener::OUTBOUND, Reason::Outbound) } else { pass(Reason::NotTcp) }
 }
 
-/// The clauses about who is calling: proxy users, then proxy groups, then owner groups.
+/// The clauses about who is calling: proxy users, then proxy groups, then owner groups; `otherwise` where none decides.
 ///
 /// Istio writes three rules for each id. The second, "not this id, to a local address: return", is the same for all
 /// ids but for the id, so the first id's hides every later id's rules on `lo`.
 #[inline(always)]
-fn by_owner(facts: &Outgoing, tables: &impl Tables, tcp: bool) -> Option<Decision> {
+fn by_owner(facts: &Outgoing, tables: &impl Tables, otherwise: Decision) -> Decision {
+    let tcp = matches!(facts.protocol, Protocol::Tcp);
     let workload = tables.workload();
     let switches = workload.switches;
     let local = facts.destination.marks.has(Marks::LOCAL);
@@ -115,10 +120,10 @@ fn by_owner(facts: &Outgoing, tables: &impl Tables, tcp: bool) -> Option<Decisio
     let tunnel = facts.port == workload.tunnel_port && !switches.any(Switches::SELF_CALL_TUNNEL);
     let to_itself = local && !facts.destination.marks.has(Marks::LOOPBACK) && tcp && !tunnel;
     if to_itself && switches.any(Switches::SELF_CALLS_INBOUND) {
-        return Some(redirect(Listener::INBOUND_LOCAL, Reason::SelfCall));
+        return redirect(Listener::INBOUND_LOCAL, Reason::SelfCall);
     }
     if to_itself && switches.any(Switches::SELF_CALLS_OUTBOUND) {
-        return Some(redirect(Listener::OUTBOUND, Reason::SelfCall));
+        return redirect(Listener::OUTBOUND, Reason::SelfCall);
     }
     // Where everybody's self calls are redirected there is no rule about the proxy's, nor one that spares others.
     let by_proxy = !switches.any(Switches::SELF_CALLS_INBOUND | Switches::SELF_CALLS_OUTBOUND);
@@ -131,28 +136,28 @@ fn by_owner(facts: &Outgoing, tables: &impl Tables, tcp: bool) -> Option<Decisio
     if switches.any(Switches::PROXY_USERS) {
         let first = facts.user == workload.proxy_user;
         if !first && others_stop {
-            return Some(pass(Reason::LocalCall));
+            return pass(Reason::LocalCall);
         }
         if first || switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY) {
-            return Some(proxy_call(to_itself && (!dns || facts.port != DNS_PORT)));
+            return proxy_call(to_itself && (!dns || facts.port != DNS_PORT));
         }
     }
     if switches.any(Switches::PROXY_GROUPS) {
         let first = facts.group == workload.proxy_group;
         if !first && others_stop {
-            return Some(pass(Reason::LocalCall));
+            return pass(Reason::LocalCall);
         }
         if first || switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY) {
-            return Some(proxy_call(to_itself));
+            return proxy_call(to_itself);
         }
     }
     if switches.any(Switches::OWNER_GROUPS_EXCLUDED) && tables.group(facts.group).has(Marks::EXCLUDED) {
-        return Some(pass(Reason::OwnerGroup));
+        return pass(Reason::OwnerGroup);
     }
     if switches.any(Switches::OWNER_GROUPS_ONLY) && !tables.group(facts.group).has(Marks::INCLUDED) {
-        return Some(pass(Reason::OwnerGroup));
+        return pass(Reason::OwnerGroup);
     }
-    None
+    otherwise
 }
 
 #[inline(always)]
@@ -180,6 +185,5 @@ fn is_tproxied_self_call(facts: &Outgoing, tables: &impl Tables) -> bool {
         || switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY);
     let group = switches.any(Switches::PROXY_GROUPS) && facts.group == workload.proxy_group
         || switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY);
-    (user || group || facts.mark == SELF_CALL_MARK)
-        && matches!(by_port(facts.port, tables).verdict, Verdict::Redirect(_))
+    (user || group || facts.mark == SELF_CALL_MARK) && !by_port(facts.port, tables).passes()
 }

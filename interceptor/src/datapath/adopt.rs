@@ -16,7 +16,7 @@ use procfs::{
 };
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::{DatapathError, table::address};
+use super::DatapathError;
 use crate::netns::Netns;
 
 /// A socket that listens on a port of the proxy.
@@ -83,7 +83,7 @@ fn adopt(
     let record = SocketRecord::listening(found.local.port());
     sockets.insert(socket, &record, 0).map_err(|error| root(&error))?;
     for listener in Listener::ALL {
-        if listener.is_at(&address(found.local.ip()), found.local.port(), workload) {
+        if listener.is_at(&found.local.ip().into(), found.local.port(), workload) {
             keep(listeners, socket, cookie, listener)?;
         }
     }

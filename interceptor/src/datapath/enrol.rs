@@ -103,8 +103,7 @@ fn enrol_locked(
     let spread_v6 =
         enrolment.spread && enrolment.capture.ipv6 && enrolment.netns.run(routes::add_spread_prefix)??;
     undo.spread_prefix = spread_v6 && before.is_none();
-    let View { routes, interfaces, mut shortfalls } =
-        View::of(enrolment.netns, enrolment.capture)?;
+    let View { routes, interfaces, mut shortfalls } = View::of(enrolment.netns, enrolment.capture)?;
     let enforcement =
         Enforcement { spread_v4: enrolment.spread, spread_v6, bypass_on_error: enrolment.bypass_on_error };
     let table = PolicyTable::build(enrolment.capture, &routes, &interfaces, enforcement);

@@ -15,7 +15,6 @@ mod table;
 
 use std::path::PathBuf;
 
-pub(crate) use self::table::address;
 pub use self::{
     enrol::{Change, Enrolment, Outcome, enrol, release, uninstall},
     error::DatapathError,

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::IpAddr,
 };
 
 use interceptor_ebpf::abi::{Address, Entry, EntryKey, Marks, Subject, Switches, Workload};
@@ -136,7 +135,7 @@ impl PolicyTable {
             let (marks, route) = (outer_marks | own_marks, own_route.or(outer_route));
             around.push((prefix, marks, route));
             let entry = address_entry(marks, route, interfaces);
-            self.entries.insert((prefix_bits(&prefix), EntryKey::address(&address(prefix.network()))), entry);
+            self.entries.insert((prefix_bits(&prefix), EntryKey::address(&prefix.network().into())), entry);
         }
     }
 
@@ -284,11 +283,11 @@ fn address_entry(mut marks: Marks, route: Option<&Route>, excluded_interfaces: &
             if excluded_interfaces.contains(&LO) {
                 marks |= Marks::EXCLUDED_INTERFACE;
             }
-            entry.source = source.map_or(Address::UNSPECIFIED_V6, address);
+            entry.source = source.map_or(Address::UNSPECIFIED_V6, Address::from);
         }
         Some(Answer::Forward { interface, source }) => {
             entry.interface = *interface;
-            entry.source = source.map_or(Address::UNSPECIFIED_V6, address);
+            entry.source = source.map_or(Address::UNSPECIFIED_V6, Address::from);
             if excluded_interfaces.contains(interface) {
                 marks |= Marks::EXCLUDED_INTERFACE;
             }
@@ -296,7 +295,7 @@ fn address_entry(mut marks: Marks, route: Option<&Route>, excluded_interfaces: &
         Some(Answer::Unreachable) | None => marks |= Marks::NO_ROUTE,
     }
     entry.marks = marks;
-    entry.primary = route.and_then(|route| route.primary).map_or(Address::UNSPECIFIED_V6, address);
+    entry.primary = route.and_then(|route| route.primary).map_or(Address::UNSPECIFIED_V6, Address::from);
     entry
 }
 
@@ -304,15 +303,4 @@ fn address_entry(mut marks: Marks, route: Option<&Route>, excluded_interfaces: &
 fn prefix_bits(net: &IpNet) -> u32 {
     let mapped = if matches!(net, IpNet::V4(_)) { 96 } else { 0 };
     EntryKey::SUBJECT_BITS + mapped + u32::from(net.prefix_len())
-}
-
-/// An address in the shape the kernel's side knows.
-pub(crate) fn address(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(address) => Address::from_octets(address.octets()),
-        IpAddr::V6(address) => {
-            let [a, b, c, d] = <[[u8; 4]; 4]>::try_from(address.octets().as_chunks().0).unwrap_or_default();
-            Address::from_v6([a, b, c, d].map(u32::from_ne_bytes))
-        }
-    }
 }
