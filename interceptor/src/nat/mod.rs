@@ -5,6 +5,7 @@ pub mod evaluate;
 pub mod list;
 pub mod loaded;
 pub mod model;
+pub mod nft;
 pub mod packet;
 pub mod parse;
 pub mod restore;
