@@ -3,6 +3,7 @@
 pub mod classes;
 pub mod evaluate;
 pub mod list;
+pub mod load;
 pub mod loaded;
 pub mod model;
 pub mod nft;

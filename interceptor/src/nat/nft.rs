@@ -148,8 +148,13 @@ impl fmt::Display for Statement<'_> {
             Some(Family::V6) => f.write_str(" meta nfproto ipv6")?,
             None => {}
         }
-        for part in &self.rule.matches {
+        let groups = self.other_groups();
+        for part in self.rule.matches.iter().filter(|part| groups.len() < 2 || !is_other_group(part)) {
             self.write_match(f, part)?;
+        }
+        if groups.len() > 1 {
+            // One by one they would be more expressions than a rule may have (NFT_RULE_MAXEXPRS).
+            write!(f, " meta skgid != {{ {} }}", groups.join(", "))?;
         }
         f.write_str(" counter")?;
         match &self.rule.target {
@@ -174,6 +179,14 @@ impl fmt::Display for Statement<'_> {
 }
 
 impl Statement<'_> {
+    /// The groups that the packet's must not be.
+    fn other_groups(&self) -> Vec<String> {
+        let group = |part: &Match| if let Test::Gid(gid) = part.test { Some(gid.to_string()) } else { None };
+        let groups: std::collections::BTreeSet<_> =
+            self.rule.matches.iter().filter(|part| is_other_group(part)).filter_map(group).collect();
+        groups.into_iter().collect()
+    }
+
     fn write_match(&self, f: &mut fmt::Formatter<'_>, part: &Match) -> fmt::Result {
         let not = if part.negated { " !=" } else { "" };
         let protocol = self.rule.protocol().map_or_else(String::new, |protocol| protocol.to_string());
@@ -204,6 +217,10 @@ impl Statement<'_> {
             Test::Other(text) => write!(f, " {text}"),
         }
     }
+}
+
+fn is_other_group(part: &Match) -> bool {
+    part.negated && matches!(part.test, Test::Gid(_))
 }
 
 struct Ports(PortRange);
