@@ -21,4 +21,5 @@ pub use self::{
     model::{Chain, Entry, Family, Match, Protocol, Rule, RuleSet, Table, Target, Test},
     packet::{Packet, Path},
     rules::generate,
+    view::is_interface,
 };
