@@ -29,10 +29,10 @@ impl Policy {
     /// Builds the tables: one for each interface that `capture` or a packet (`others`) may name.
     #[must_use]
     pub fn new(capture: &Capture, others: &[&str]) -> Self {
-        let named =
+        let in_capture =
             capture.excluded_interfaces.iter().chain(&capture.rerouted_interfaces).map(String::as_str);
         let mut names = vec!["lo"];
-        for name in others.iter().copied().chain(named) {
+        for name in others.iter().copied().chain(in_capture) {
             if !names.contains(&name) {
                 names.push(name);
             }

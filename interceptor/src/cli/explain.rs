@@ -115,13 +115,12 @@ fn packet(args: &Args) -> anyhow::Result<Packet> {
             "--src {source} and --dst {destination} are of different families; give both as IPv4 or as IPv6"
         );
     }
-    let path = match &args.arrives_on {
-        Some(interface) => Path::Incoming { interface: interface.clone() },
-        None => {
-            let local = destination.is_loopback() || destination == source;
-            let interface = args.out.clone().unwrap_or_else(|| if local { "lo" } else { "eth0" }.to_owned());
-            Path::Outgoing { interface, uid: args.uid, gid: args.gid, mark: args.mark }
-        }
+    let path = if let Some(interface) = &args.arrives_on {
+        Path::Incoming { interface: interface.clone() }
+    } else {
+        let local = destination.is_loopback() || destination == source;
+        let interface = args.out.clone().unwrap_or_else(|| if local { "lo" } else { "eth0" }.to_owned());
+        Path::Outgoing { interface, uid: args.uid, gid: args.gid, mark: args.mark }
     };
     let protocol = match args.protocol {
         Transport::Tcp => Protocol::Tcp,

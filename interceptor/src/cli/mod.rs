@@ -2,6 +2,7 @@
 
 mod actor;
 mod apply;
+mod backend;
 mod explain;
 mod output;
 mod parity;
@@ -10,6 +11,7 @@ mod rules;
 mod status;
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -55,7 +57,7 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(command_line(std::env::args_os().collect()));
     let state = cli.state_dir.as_path();
     let outcome = match cli.command {
         Command::Apply(args) => apply::run(&args, state),
@@ -72,6 +74,15 @@ pub(crate) fn main() -> ExitCode {
         output::error(&error);
         if is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
+}
+
+/// Called as `istio-iptables`, the program is `interceptor apply`.
+fn command_line(mut words: Vec<OsString>) -> Vec<OsString> {
+    let name = words.first().and_then(|program| Path::new(program).file_name());
+    if name.is_some_and(|name| name == "istio-iptables") {
+        words.insert(1, "apply".into());
+    }
+    words
 }
 
 /// The capture that flags, environment and namespace make; tells the operator of settings without effect.

@@ -6,7 +6,7 @@ use interceptor::{
     capture::{Capture, Dns, InboundPorts, OutboundCidrs, OwnerGroups, PortRange},
     decide::{Policy, outcome},
     nat::{
-        Family, Loaded, Outcome, Packet, Path, Test,
+        Family, Loaded, Outcome, Path, Test,
         classes::{Classes, tests},
         evaluate, generate,
     },

@@ -34,7 +34,8 @@ pub(super) fn iptables(binaries: &[Binary]) -> Result<Found, LoadError> {
         let text = removal(&loaded, binary);
         if !text.is_empty() {
             found.found = true;
-            let mark = |rule: &Rule| if let Target::Tproxy { mark, .. } = rule.target { Some(mark) } else { None };
+            let mark =
+                |rule: &Rule| if let Target::Tproxy { mark, .. } = rule.target { Some(mark) } else { None };
             found.tproxy.extend(loaded.all().filter_map(|(_, _, _, rule)| mark(rule)));
             binary.restore(&text)?;
         }

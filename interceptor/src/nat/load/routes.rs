@@ -28,7 +28,13 @@ pub(super) fn add(capture: &Capture) -> Result<(), LoadError> {
 
 /// Removes the address and, for every mark that TPROXY had, the routing rule and its table's route.
 pub(super) fn remove(marks: &BTreeSet<u32>) -> Result<bool, LoadError> {
-    let mut found = has_passthrough()?;
+    let mut found = match has_passthrough() {
+        // Without the tool nothing was ever added by it.
+        Err(LoadError::Start { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(false);
+        }
+        found => found?,
+    };
     if found {
         run("ip", &["-6", "address", "del", PASSTHROUGH, "dev", "lo"], "")?;
     }
