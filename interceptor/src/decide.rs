@@ -9,12 +9,68 @@ use interceptor_ebpf::{
     abi::{Address, Entry, EntryKey, Listener, Marks, Subject, Workload},
     policy::{Decision, Incoming, Outgoing, Protocol, Tables, Verdict, incoming, outgoing},
 };
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     capture::{Capture, InboundMode},
-    datapath::{self, PolicyTable},
+    datapath::{self, Enforcement, Interfaces, PolicyTable},
     nat::{self, Outcome, Packet, Path},
+    routes::{Answer, Route},
 };
+
+/// The policy for a capture, in a namespace where every route leads out of the interface a packet names.
+#[derive(Debug)]
+pub struct Policy {
+    /// By interface, in the order of their indices from 1.
+    deciders: Vec<(String, Decider)>,
+}
+
+impl Policy {
+    /// Builds the tables: one for each interface that `capture` or a packet (`others`) may name.
+    #[must_use]
+    pub fn new(capture: &Capture, others: &[&str]) -> Self {
+        let in_capture =
+            capture.excluded_interfaces.iter().chain(&capture.rerouted_interfaces).map(String::as_str);
+        let mut names = vec!["lo"];
+        for name in others.iter().copied().chain(in_capture) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let index =
+            |name: &str| (1..).zip(&names).find(|(_, known)| **known == name).map_or(0, |(index, _)| index);
+        let indices = |patterns: &[String]| {
+            let meant = |name: &str| patterns.iter().any(|pattern| nat::is_interface(pattern, name));
+            names.iter().filter(|name| meant(name)).map(|name| index(name)).collect()
+        };
+        let interfaces = Interfaces {
+            excluded: indices(&capture.excluded_interfaces),
+            rerouted: indices(&capture.rerouted_interfaces),
+        };
+        let enforcement = Enforcement { spread_v4: true, spread_v6: true, bypass_on_error: false };
+        let decider = |name: &str| {
+            let everywhere = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+            let routes = everywhere.map(|prefix| {
+                let answer = if name == "lo" {
+                    Answer::Local { source: None }
+                } else {
+                    Answer::Forward { interface: index(name), source: None }
+                };
+                Route { prefix, answer, primary: None }
+            });
+            Decider::new(&PolicyTable::build(capture, &routes, &interfaces, enforcement))
+        };
+        Self { deciders: names.iter().map(|name| ((*name).to_owned(), decider(name))).collect() }
+    }
+
+    /// What the policy decides about a packet; nothing if no hook sees it, or if it names an interface unknown here.
+    #[must_use]
+    pub fn decide(&self, packet: &Packet) -> Option<Decision> {
+        let (Path::Outgoing { interface, .. } | Path::Incoming { interface }) = &packet.path;
+        let (index, (_, decider)) = (1..).zip(&self.deciders).find(|(_, (name, _))| name == interface)?;
+        decider.decide(packet, index)
+    }
+}
 
 /// A policy table that answers as the kernel's longest-prefix look-up does.
 #[derive(Debug)]
@@ -34,9 +90,10 @@ impl Decider {
         Self { workload: *table.workload(), entries, lengths: lengths.into_iter().rev().collect() }
     }
 
-    /// What the policy decides about a packet; nothing for protocols that no hook sees. `index` knows interfaces.
+    /// What the policy decides about a packet; nothing for protocols that no hook sees. `interface` is the index of
+    /// the one it arrives on.
     #[must_use]
-    pub fn decide(&self, packet: &Packet, index: impl Fn(&str) -> u32) -> Option<Decision> {
+    pub fn decide(&self, packet: &Packet, interface: u32) -> Option<Decision> {
         let protocol = match packet.protocol {
             nat::Protocol::Tcp => Protocol::Tcp,
             nat::Protocol::Udp => Protocol::Udp,
@@ -57,12 +114,12 @@ impl Decider {
                 };
                 Some(outgoing(&facts, self))
             }
-            Path::Incoming { interface } if protocol == Protocol::Tcp => {
+            Path::Incoming { .. } if protocol == Protocol::Tcp => {
                 let facts = Incoming {
                     is_v4: packet.destination.is_ipv4(),
                     destination: destination.marks,
                     port: packet.port,
-                    interface: index(interface),
+                    interface,
                 };
                 Some(incoming(&facts, self))
             }

@@ -191,8 +191,8 @@ impl CaptureArgs {
     }
 }
 
-/// The spellings of a boolean that Go's `strconv.ParseBool` knows.
-pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
+/// Reads a boolean in any of the spellings that Go's `strconv.ParseBool` knows.
+pub fn go_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

@@ -11,6 +11,8 @@ use nix::{
     unistd::{Group, User},
 };
 
+use super::environment;
+
 /// Facts about where the capture will apply, as far as no flag states them.
 #[derive(Clone, Debug)]
 pub struct Detected {
@@ -46,6 +48,12 @@ impl Detected {
             user_id: |name| User::from_name(name).ok().flatten().map(|user| user.uid.as_raw()),
             group_id: |name| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw()),
         })
+    }
+
+    /// A boolean from the environment, or a sentence about why it is ignored.
+    #[must_use]
+    pub fn switch(&self, name: &str) -> (Option<bool>, Option<String>) {
+        environment::read_switch(&self.environment, name)
     }
 
     /// Whether IPv6 is to be intercepted: with one stack the first address decides, with two any IPv6 address does.

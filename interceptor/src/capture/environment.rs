@@ -12,13 +12,9 @@ pub(super) fn settings(environment: &BTreeMap<String, String>) -> (CaptureArgs, 
     let mut switch = |names: &[&str]| {
         let mut chosen = None;
         for name in names {
-            let Some(value) = environment.get(*name) else { continue };
-            match go_bool(value) {
-                Ok(value) => chosen = Some(value),
-                Err(_) => warnings.push(format!(
-                    "the environment variable {name} is ignored: `{value}` is neither true nor false"
-                )),
-            }
+            let (value, warning) = read_switch(environment, name);
+            chosen = value.or(chosen);
+            warnings.extend(warning);
         }
         chosen
     };
@@ -52,4 +48,17 @@ pub(super) fn settings(environment: &BTreeMap<String, String>) -> (CaptureArgs, 
         logging: super::args::Logging::default(),
     };
     (args, warnings)
+}
+
+/// Reads one boolean, or says why it is ignored.
+pub(super) fn read_switch(
+    environment: &BTreeMap<String, String>,
+    name: &str,
+) -> (Option<bool>, Option<String>) {
+    let Some(value) = environment.get(name) else { return (None, None) };
+    if let Ok(value) = go_bool(value) {
+        return (Some(value), None);
+    }
+    let why = format!("the environment variable {name} is ignored: `{value}` is neither true nor false");
+    (None, Some(why))
 }

@@ -14,7 +14,7 @@ use std::{fmt, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 pub use self::{
-    args::{CaptureArgs, Ipv6},
+    args::{CaptureArgs, Ipv6, go_bool},
     detect::Detected,
     error::CaptureError,
     quirks::{Quirks, SelfCalls},

@@ -12,7 +12,10 @@ use interceptor::{
     netns::Netns,
 };
 
-use super::output;
+use super::{
+    backend::{self, Backend, BackendArgs},
+    output,
+};
 
 /// Put a network namespace under interception, or change what is intercepted.
 ///
@@ -23,8 +26,10 @@ use super::output;
 pub(super) struct Args {
     #[command(flatten)]
     capture: CaptureArgs,
+    #[command(flatten)]
+    backend: BackendArgs,
     /// The workload's network namespace [default: the caller's own].
-    #[arg(long, value_name = "PATH", env = "NETWORK_NAMESPACE")]
+    #[arg(long, alias = "network-namespace", value_name = "PATH", env = "NETWORK_NAMESPACE")]
     netns: Option<PathBuf>,
     /// The cgroup whose processes are intercepted [default: the root of the cgroup v2 hierarchy].
     #[arg(long, value_name = "PATH")]
@@ -58,9 +63,25 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
         None => Netns::current()?,
     };
     let detected = netns.run(Detected::here)??;
+    let plan = args.backend.plan(&detected)?;
+    if plan.cleanup_only && !plan.dry_run {
+        let removed =
+            if backend::remove_rules(&netns)? { "rules of Istio removed" } else { "no rules of Istio" };
+        output::line(format_args!("{}: {removed}", netns.path().display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let capture = args.capture.capture(&detected)?;
     for warning in args.capture.warnings(&detected)? {
         output::warning(warning);
+    }
+    if plan.dry_run {
+        backend::print_rules(&capture)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if plan.backend != Backend::Ebpf {
+        let done = backend::load(&netns, &capture, &plan)?;
+        output::line(format_args!("{}: {done}", netns.path().display()))?;
+        return Ok(ExitCode::SUCCESS);
     }
     let outcome = enrol(&Enrolment {
         state,

@@ -2,19 +2,26 @@
 
 mod actor;
 mod apply;
+mod backend;
+mod explain;
 mod output;
 mod parity;
 mod release;
+mod rules;
 mod status;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use interceptor::{
-    capture::CaptureError,
+    capture::{Capture, CaptureArgs, CaptureError, Detected},
     cgroup::CgroupError,
     datapath::{self, DatapathError},
-    netns::NetnsError,
+    netns::{Netns, NetnsError},
 };
 
 /// Transparent interception of a workload's traffic for a sidecar proxy.
@@ -40,6 +47,8 @@ enum Command {
     Release(release::Args),
     Uninstall(release::UninstallArgs),
     Status(status::Args),
+    Rules(Box<rules::Args>),
+    Explain(Box<explain::Args>),
     Parity(parity::Args),
     #[command(hide = true)]
     Actor(actor::ActorArgs),
@@ -48,13 +57,15 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(command_line(std::env::args_os().collect()));
     let state = cli.state_dir.as_path();
     let outcome = match cli.command {
         Command::Apply(args) => apply::run(&args, state),
         Command::Release(args) => release::run(&args, state),
         Command::Uninstall(_) => release::uninstall(state),
         Command::Status(args) => status::run(&args, state),
+        Command::Rules(args) => rules::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Actor(args) => actor::act(&args),
         Command::Enter(args) => actor::enter(&args),
@@ -63,6 +74,28 @@ pub(crate) fn main() -> ExitCode {
         output::error(&error);
         if is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
+}
+
+/// Called as `istio-iptables`, the program is `interceptor apply`.
+fn command_line(mut words: Vec<OsString>) -> Vec<OsString> {
+    let name = words.first().and_then(|program| Path::new(program).file_name());
+    if name.is_some_and(|name| name == "istio-iptables") {
+        words.insert(1, "apply".into());
+    }
+    words
+}
+
+/// The capture that flags, environment and namespace make; tells the operator of settings without effect.
+fn capture(args: &CaptureArgs, netns: Option<&Path>) -> anyhow::Result<Capture> {
+    let detected = match netns {
+        Some(path) => Netns::open(path)?.run(Detected::here)??,
+        None => Detected::here()?,
+    };
+    let capture = args.capture(&detected)?;
+    for warning in args.warnings(&detected)? {
+        output::warning(warning);
+    }
+    Ok(capture)
 }
 
 /// Whether the error lies in what was typed rather than in what happened: a path that names something else, a value

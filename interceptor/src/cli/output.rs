@@ -9,6 +9,11 @@ pub(super) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
+/// Prints a result that brings its own line ends.
+pub(super) fn text(text: &str) -> anyhow::Result<()> {
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
 /// Prints a result for programs.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();

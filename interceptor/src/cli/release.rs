@@ -5,11 +5,16 @@ use std::{
     process::ExitCode,
 };
 
-use interceptor::{datapath, netns::Netns};
+use interceptor::{
+    datapath::{self, DatapathError},
+    netns::Netns,
+};
 
-use super::output;
+use super::{backend, output};
 
 /// Take a network namespace out of interception; connections already redirected go on.
+///
+/// Also removes nat rules of Istio, whichever release or configuration they are from.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// The workload's network namespace [default: the caller's own].
@@ -26,7 +31,12 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
         Some(path) => Netns::open(path)?,
         None => Netns::current()?,
     };
-    datapath::release(state, &netns)?;
+    let had_rules = backend::remove_rules(&netns)?;
+    match datapath::release(state, &netns) {
+        // A workload under nat rules is not known to the data path.
+        Err(DatapathError::NotEnrolled { .. }) if had_rules => {}
+        outcome => outcome?,
+    }
     output::line(format_args!("{}: no longer under interception", netns.path().display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,8 +3,10 @@
 pub mod classes;
 pub mod evaluate;
 pub mod list;
+pub mod load;
 pub mod loaded;
 pub mod model;
+pub mod nft;
 pub mod packet;
 pub mod parse;
 pub mod restore;
@@ -19,4 +21,5 @@ pub use self::{
     model::{Chain, Entry, Family, Match, Protocol, Rule, RuleSet, Table, Target, Test},
     packet::{Packet, Path},
     rules::generate,
+    view::is_interface,
 };

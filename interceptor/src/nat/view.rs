@@ -64,8 +64,9 @@ impl<'a> View<'a> {
         let holds = match &part.test {
             Test::Source(cidr) => cidr.contains(&self.source),
             Test::Destination(cidr) => cidr.contains(&self.destination),
-            Test::InInterface(name) => is_interface(name, self.in_interface),
-            Test::OutInterface(name) => is_interface(name, self.out_interface),
+            // Without an interface the name is empty, which only a pattern for every interface matches.
+            Test::InInterface(name) => is_interface(name, self.in_interface.unwrap_or_default()),
+            Test::OutInterface(name) => is_interface(name, self.out_interface.unwrap_or_default()),
             Test::Protocol(protocol) => *protocol == self.protocol,
             // Ports are tested by a protocol's own match, which fails for packets of another, negated or not.
             Test::SourcePorts(_) | Test::DestinationPorts(_) | Test::AnyDestinationPorts(_) if !has_ports => {
@@ -87,9 +88,9 @@ impl<'a> View<'a> {
     }
 }
 
-fn is_interface(pattern: &str, name: Option<&str>) -> bool {
-    // Without an interface the name is empty, which only a pattern for every interface matches.
-    let name = name.unwrap_or_default();
+/// Whether an interface is the one that iptables' `pattern` names, or begins as it does before a final `+`.
+#[must_use]
+pub fn is_interface(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('+') {
         Some(prefix) => name.starts_with(prefix),
         None => name == pattern,

@@ -1,17 +1,15 @@
 //! Compares the policy with rules about every class of connection.
 
-use std::{net::IpAddr, ops::ControlFlow};
+use std::ops::ControlFlow;
 
 use interceptor::{
     capture::{Capture, Dns, InboundPorts, OutboundCidrs, OwnerGroups, PortRange},
-    datapath::{Enforcement, Interfaces, PolicyTable},
-    decide::{Decider, outcome},
+    decide::{Policy, outcome},
     nat::{
-        Family, Loaded, Outcome, Packet, Path, Test,
+        Family, Loaded, Outcome, Path, Test,
         classes::{Classes, tests},
         evaluate, generate,
     },
-    routes::{Answer, Route},
 };
 use ipnet::IpNet;
 
@@ -26,9 +24,11 @@ pub(crate) fn rules_of(capture: &Capture) -> Rules {
 
 /// The first packet, if any, about which policy and rules differ, as a sentence with both reasons.
 pub(crate) fn difference(capture: &Capture, rules: &Rules, classes: &Classes) -> Option<String> {
-    let policy = Policy::new(capture);
+    let policy = Policy::new(capture, &["eth0"]);
     let found = classes.each(|packet| {
-        let by_policy = policy.decide(packet);
+        let by_policy = policy.decide(packet).map_or((Outcome::Pass, "no hook sees it"), |decision| {
+            (outcome(decision, capture), decision.reason.name())
+        });
         let evaluation = evaluate(&rules[usize::from(packet.destination.is_ipv6())], packet).unwrap();
         let (ours, theirs) = (by_policy.0, evaluation.outcome);
         // Whether a connection of the proxy to its own workload keeps its addresses hangs on which of its ids the
@@ -98,53 +98,4 @@ fn values(capture: &Capture) -> Vec<Test> {
     let interfaces = capture.excluded_interfaces.iter().chain(&capture.rerouted_interfaces);
     tests.extend(interfaces.map(|name| Test::OutInterface(name.clone())));
     tests
-}
-
-/// The policy over the table the kernel would be given, one for each interface that routes may lead out of.
-struct Policy<'a> {
-    capture: &'a Capture,
-    deciders: Vec<(String, Decider)>,
-}
-
-impl<'a> Policy<'a> {
-    fn new(capture: &'a Capture) -> Self {
-        let mut names = vec!["lo".to_owned(), "eth0".to_owned()];
-        for name in capture.excluded_interfaces.iter().chain(&capture.rerouted_interfaces) {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        let index = |name: &String| names.iter().zip(1..).find(|(known, _)| *known == name).unwrap().1;
-        let interfaces = Interfaces {
-            excluded: capture.excluded_interfaces.iter().map(index).collect(),
-            rerouted: capture.rerouted_interfaces.iter().map(index).collect(),
-        };
-        let enforcement = Enforcement { spread: true, bypass_on_error: false };
-        let deciders = names.iter().map(|name| {
-            let routes = ["0.0.0.0/0", "::/0"].map(|prefix| {
-                let answer = if name == "lo" {
-                    Answer::Local { source: None }
-                } else {
-                    Answer::Forward { interface: index(name), source: None }
-                };
-                Route { prefix: prefix.parse().unwrap(), answer, primary: None::<IpAddr> }
-            });
-            let table = PolicyTable::build(capture, &routes, &interfaces, enforcement);
-            (name.clone(), Decider::new(&table))
-        });
-        Self { capture, deciders: deciders.collect() }
-    }
-
-    fn decide(&self, packet: &Packet) -> (Outcome, &'static str) {
-        let (Path::Outgoing { interface, .. } | Path::Incoming { interface }) = &packet.path;
-        let (_, decider) = self.deciders.iter().find(|(name, _)| name == interface).unwrap();
-        let index = |name: &str| {
-            let place = self.deciders.iter().position(|(known, _)| known == name).unwrap();
-            u32::try_from(place + 1).unwrap()
-        };
-        match decider.decide(packet, index) {
-            Some(decision) => (outcome(decision, self.capture), decision.reason.name()),
-            None => (Outcome::Pass, "no hook sees it"),
-        }
-    }
 }

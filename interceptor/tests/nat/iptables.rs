@@ -35,14 +35,24 @@ pub(crate) fn run(script: &str, input: &str) -> String {
 
 /// As [`run`], but gives what a failing script wrote to its standard error.
 pub(crate) fn attempt(script: &str, input: &str) -> Result<String, String> {
-    let mut child = Command::new("unshare")
-        .args(["--net", "sh", "-e", "-c", script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "sh", "-e", "-c", script]);
+    finish(unshare, input)
+}
+
+/// Runs a shell script in the namespace of the calling thread.
+pub(crate) fn here(script: &str, input: &str) -> String {
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", script]);
+    finish(shell, input)
+        .unwrap_or_else(|error| panic!("`{script}` failed: {error}\nwith the input:\n{input}"))
+}
+
+fn finish(mut command: Command, input: &str) -> Result<String, String> {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A script that does not read its input may have ended already.
+    let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use interceptor::nat::{
     Family, Loaded, Table,
     list::{self, Count, Style},
-    parse, restore, save,
+    nft, parse, restore, save,
 };
 
 use crate::{
@@ -127,4 +127,26 @@ fn protocols_as_names(text: &str) -> String {
         .replace("loopback/8 ", "127.0.0.0/8")
         .replace("::1            ", "localhost      ")
         .replace("localhost            ", "::1                  ")
+}
+
+#[test]
+fn nft_takes_every_golden_in_one_transaction_again_and_again() {
+    if !usable() {
+        return;
+    }
+    for golden in Golden::all() {
+        let text = nft::text(&interceptor::nat::generate(&golden.capture().unwrap()));
+        let script = "cat > /dev/shm/nft.$$; trap 'rm /dev/shm/nft.$$' EXIT; \
+                      nft -c -f /dev/shm/nft.$$; nft -f /dev/shm/nft.$$; nft list ruleset; echo AGAIN; \
+                      nft -f /dev/shm/nft.$$; nft list ruleset";
+        let printed = run(script, &text);
+        let (first, second) = printed.split_once("AGAIN\n").unwrap();
+        assert_eq!(first, second, "{}", golden.name);
+        assert_eq!(
+            first.matches("counter packets 0").count(),
+            text.lines().filter(|line| line.starts_with("add rule")).count(),
+            "{}: {first}",
+            golden.name
+        );
+    }
 }

@@ -7,5 +7,6 @@ mod captures;
 mod golden;
 mod goldens;
 mod iptables;
+mod loading;
 mod loads;
 mod proof;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The port of the proxy's DNS server.
-pub(crate) const PROXY_PORT: u16 = 15053;
+pub(in crate::nat) const PROXY_PORT: u16 = 15053;
 
 const PROXY_ZONE: Target = Target::Zone(1);
 const WORKLOAD_ZONE: Target = Target::Zone(2);

@@ -5,6 +5,8 @@ mod inbound;
 mod outbound;
 mod tproxy;
 
+pub(super) use self::{dns::PROXY_PORT as PROXY_DNS_PORT, tproxy::SELF_CALL_MARK};
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Marks the proxy's own connections to local addresses, which PREROUTING could not tell from the application's.
-const SELF_CALL_MARK: u32 = 1338;
+pub(in crate::nat) const SELF_CALL_MARK: u32 = 1338;
 
 /// Inbound connections go to the proxy by TPROXY.
 pub(super) fn inbound(rules: &mut Emission<'_>) {

@@ -1,0 +1,117 @@
+//! Who enforces a capture, and the flags of istio-iptables about its nat rules.
+
+use clap::ValueEnum;
+use interceptor::{
+    capture::{Capture, Detected, go_bool},
+    nat::{
+        generate,
+        load::{self, Force, Loaded, Options, Variant},
+        restore,
+    },
+    netns::Netns,
+};
+
+use super::output;
+
+/// Flags about the backend.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Backend (switches also from the environment, as for the capture)")]
+pub(super) struct BackendArgs {
+    /// Who enforces the capture.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<Backend>,
+    /// As --backend nft.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    native_nftables: Option<bool>,
+    /// With --backend iptables, the variant to use instead of finding out: legacy or nft.
+    #[arg(long, value_name = "VARIANT")]
+    force_iptables_binary: Option<String>,
+    /// With --backend iptables, replace other rules of Istio that are loaded.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    reconcile: Option<bool>,
+    /// With --backend iptables, load the rules even if they are there.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    force_apply: Option<bool>,
+    /// Remove all nat rules of Istio, and add nothing.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    cleanup_only: Option<bool>,
+    /// Only print the rules that say the same.
+    #[arg(short = 'n', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    dry_run: Option<bool>,
+}
+
+/// Who enforces a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Backend {
+    /// eBPF programs at the socket.
+    Ebpf,
+    /// nat rules by iptables.
+    Iptables,
+    /// nat rules by nft.
+    Nft,
+}
+
+/// What is to be done, from flags and environment.
+pub(super) struct Plan {
+    pub(super) backend: Backend,
+    pub(super) cleanup_only: bool,
+    pub(super) dry_run: bool,
+    options: Options,
+}
+
+impl BackendArgs {
+    pub(super) fn plan(&self, detected: &Detected) -> anyhow::Result<Plan> {
+        let switch = |flag: Option<bool>, name: &str| {
+            let (value, warning) = detected.switch(name);
+            // As Istio, which lets a variable that cannot be parsed have no effect.
+            if let Some(warning) = warning {
+                output::warning(warning);
+            }
+            flag.or(value).unwrap_or(false)
+        };
+        let variable = detected.environment.get("FORCE_IPTABLES_BINARY").map(String::as_str);
+        let force = match self.force_iptables_binary.as_deref().or(variable).unwrap_or_default() {
+            "" => Force::Detect,
+            "legacy" => Force::Only(Variant::Legacy),
+            "nft" => Force::Only(Variant::Nft),
+            other => {
+                anyhow::bail!("--force-iptables-binary: `{other}` is not a variant; write legacy or nft")
+            }
+        };
+        let native_nftables = switch(self.native_nftables, "NATIVE_NFTABLES");
+        Ok(Plan {
+            backend: self.backend.unwrap_or(if native_nftables { Backend::Nft } else { Backend::Ebpf }),
+            cleanup_only: switch(self.cleanup_only, "CLEANUP_ONLY"),
+            dry_run: switch(self.dry_run, "DRY_RUN"),
+            options: Options {
+                force,
+                reconcile: switch(self.reconcile, "RECONCILE"),
+                force_apply: switch(self.force_apply, "FORCE_APPLY"),
+            },
+        })
+    }
+}
+
+/// Prints the rules that would be loaded.
+pub(super) fn print_rules(capture: &Capture) -> anyhow::Result<()> {
+    let rules = generate(capture);
+    output::text(&(restore::text(&rules.v4) + &restore::text(&rules.v6)))
+}
+
+/// Loads the rules of a nat backend, and says what that did.
+pub(super) fn load(netns: &Netns, capture: &Capture, plan: &Plan) -> anyhow::Result<&'static str> {
+    if plan.backend == Backend::Nft {
+        netns.run(|| load::nftables(capture))??;
+        return Ok("under interception by nft rules");
+    }
+    Ok(match netns.run(|| load::iptables(capture, plan.options))?? {
+        Loaded::New => "under interception by iptables rules",
+        Loaded::Same => "under interception by the same iptables rules already, nothing changed",
+        Loaded::Replaced => "under interception by iptables rules, other rules of Istio are replaced",
+    })
+}
+
+/// Removes all nat rules of Istio from the namespace; says whether there were any.
+pub(super) fn remove_rules(netns: &Netns) -> anyhow::Result<bool> {
+    Ok(netns.run(load::remove)??)
+}
