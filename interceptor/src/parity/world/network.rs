@@ -12,7 +12,7 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connectio
 use tokio::runtime;
 
 use super::Namespace;
-use crate::parity::plan::{Family, Host, Link, SERVICES};
+use crate::parity::plan::Link;
 
 /// Brings a fresh namespace up: loopback, and ports below 1024 for everybody, so that servers need no privilege.
 pub(super) fn prepare(namespace: &Namespace) -> anyhow::Result<()> {
@@ -26,16 +26,13 @@ pub(super) fn prepare(namespace: &Namespace) -> anyhow::Result<()> {
     })
 }
 
-/// Gives the peer the addresses of the remote services.
-pub(super) fn add_services(peer: &Namespace) -> anyhow::Result<()> {
-    peer.enter(|| {
+/// Gives a namespace more addresses of its own.
+pub(super) fn add_to_loopback(namespace: &Namespace, addresses: &[IpAddr]) -> anyhow::Result<()> {
+    namespace.enter(|| {
         netlink(async |handle| {
             let lo = index(&handle, "lo").await?;
-            for n in 1..=SERVICES {
-                for family in [Family::V4, Family::V6] {
-                    let address = Host::Service(n).address(family);
-                    add_address(&handle, lo, address, if address.is_ipv4() { 32 } else { 128 }).await?;
-                }
+            for address in addresses {
+                add_address(&handle, lo, *address, if address.is_ipv4() { 32 } else { 128 }).await?;
             }
             Ok(())
         })
