@@ -16,8 +16,13 @@ fn report(set: Option<Set>, left: Backend, right: Backend) -> Report {
     Report::new(&scenarios, &backends, &runs)
 }
 
-fn objections(report: &Report) -> Vec<&Row> {
-    report.objections().collect()
+/// Every row that speaks against the right backend, with what differs or why there is nothing to compare.
+fn objections(report: &Report) -> Vec<String> {
+    let errors = |row: &Row| row.seen.iter().filter_map(|seen| seen.clone().err()).collect::<Vec<_>>();
+    report
+        .objections()
+        .map(|row| format!("{} ({}): {:#?} {:#?}", row.scenario, row.connection, row.verdict, errors(row)))
+        .collect()
 }
 
 #[test]
@@ -38,7 +43,7 @@ fn ebpf_is_like_iptables_under_every_capture() {
 fn ebpf_is_like_iptables(set: Set) {
     let report = report(Some(set), Backend::IptablesNft, Backend::Ebpf);
     let objections = objections(&report);
-    assert!(objections.is_empty(), "{objections:#?}");
+    assert!(objections.is_empty(), "{}", objections.join("\n"));
 }
 
 #[test]
@@ -50,7 +55,7 @@ fn iptables_legacy_is_like_iptables_nft() {
     }
     let report = report(None, Backend::IptablesLegacy, Backend::IptablesNft);
     let objections = objections(&report);
-    assert!(objections.is_empty(), "{objections:#?}");
+    assert!(objections.is_empty(), "{}", objections.join("\n"));
 }
 
 /// A comparison that cannot fail proves nothing. Nobody intercepts on the right here, and that must show.
