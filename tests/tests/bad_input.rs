@@ -40,10 +40,10 @@ impl Case {
 const CASES: &[Case] = &[
     Case {
         arguments: &["apply", "-i", "10.0.0.0/33"],
-        code: 1,
+        code: 2,
         names: &["istio-service-cidr", "10.0.0.0/33"],
     },
-    Case { arguments: &["apply", "-i", "10.0.0.1"], code: 1, names: &["10.0.0.1", "prefix"] },
+    Case { arguments: &["apply", "-i", "10.0.0.1"], code: 2, names: &["10.0.0.1", "prefix"] },
     Case { arguments: &["apply", "-i", "*", "-x", "*"], code: 1, names: &["exclude"] },
     Case { arguments: &["apply", "-b", "99999"], code: 2, names: &["99999"] },
     Case { arguments: &["apply", "-b", "http"], code: 2, names: &["http"] },

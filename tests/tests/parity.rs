@@ -3,51 +3,65 @@
 use interceptor::parity::{
     backend::Backend,
     catalogue,
-    plan::Place,
     report::{Report, Row, Verdict},
-    world::{Layout, World},
+    scenario::Set,
 };
 use interceptor_tests::{runner, skipped};
 
-fn report(left: Backend, right: Backend) -> Report {
-    let (scenarios, backends) = (catalogue::all(), [left, right]);
+fn report(set: Option<Set>, left: Backend, right: Backend) -> Report {
+    let mut scenarios = catalogue::all();
+    scenarios.retain(|scenario| set.is_none_or(|set| set == scenario.set));
+    let backends = [left, right];
     let runs = runner().run_all(&scenarios, &backends, || {});
     Report::new(&scenarios, &backends, &runs)
 }
 
-fn objections(report: &Report) -> Vec<&Row> {
-    report.objections().collect()
+/// Every row that speaks against the right backend, with what differs or why there is nothing to compare.
+fn objections(report: &Report) -> Vec<String> {
+    let errors = |row: &Row| row.seen.iter().filter_map(|seen| seen.clone().err()).collect::<Vec<_>>();
+    report
+        .objections()
+        .map(|row| format!("{} ({}): {:#?} {:#?}", row.scenario, row.connection, row.verdict, errors(row)))
+        .collect()
 }
 
 #[test]
-fn ebpf_is_like_iptables_nft() {
-    let report = report(Backend::IptablesNft, Backend::Ebpf);
+fn ebpf_is_like_iptables_for_an_injected_pod() {
+    ebpf_is_like_iptables(Set::Injected);
+}
+
+#[test]
+fn ebpf_is_like_iptables_in_every_address_family() {
+    ebpf_is_like_iptables(Set::Families);
+}
+
+#[test]
+fn ebpf_is_like_iptables_under_every_capture() {
+    ebpf_is_like_iptables(Set::Captures);
+}
+
+fn ebpf_is_like_iptables(set: Set) {
+    let report = report(Some(set), Backend::IptablesNft, Backend::Ebpf);
     let objections = objections(&report);
-    assert!(objections.is_empty(), "{objections:#?}");
+    assert!(objections.is_empty(), "{}", objections.join("\n"));
 }
 
 #[test]
 fn iptables_legacy_is_like_iptables_nft() {
-    if let Err(reason) = legacy_works() {
+    // Some kernels come without the legacy tables.
+    if let Err(reason) = runner().try_out(Backend::IptablesLegacy) {
         skipped(&reason);
         return;
     }
-    let report = report(Backend::IptablesLegacy, Backend::IptablesNft);
+    let report = report(None, Backend::IptablesLegacy, Backend::IptablesNft);
     let objections = objections(&report);
-    assert!(objections.is_empty(), "{objections:#?}");
-}
-
-/// Some kernels come without the legacy tables.
-fn legacy_works() -> anyhow::Result<()> {
-    let world = World::build(Layout::default())?;
-    let runner = runner();
-    Backend::IptablesLegacy.apply(&world, &runner.interceptor, Place::Pod, &catalogue::INJECTED)
+    assert!(objections.is_empty(), "{}", objections.join("\n"));
 }
 
 /// A comparison that cannot fail proves nothing. Nobody intercepts on the right here, and that must show.
 #[test]
 fn the_comparison_sees_that_nobody_intercepts() {
-    let report = report(Backend::IptablesNft, Backend::None);
+    let report = report(Some(Set::Injected), Backend::IptablesNft, Backend::None);
     let proxied = |row: &&Row| {
         row.seen
             .first()

@@ -126,13 +126,6 @@ impl Address {
         if self.is_v4() { Self::LOOPBACK_V4 } else { Self::LOOPBACK_V6 }
     }
 
-    /// The unspecified address of this address's family.
-    #[inline(always)]
-    #[must_use]
-    pub const fn unspecified_of_family(&self) -> Self {
-        if self.is_v4() { Self::UNSPECIFIED_V4 } else { Self::UNSPECIFIED_V6 }
-    }
-
     /// Whether this lies in one of the ranges where only redirected connections go.
     #[inline(always)]
     #[must_use]

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    abi::{Endpoint, Role, SocketRecord, Switches},
+    abi::{Address, Endpoint, Role, SocketRecord, Switches},
     policy::{Incoming, Tables as _, incoming},
 };
 
@@ -67,8 +67,8 @@ fn socket_name(context: &SocketAddress) -> i32 {
 #[inline(always)]
 fn client_name(context: &SocketAddress, record: &SocketRecord) {
     if record.bound_here == 1 && context.socket().state() == TCP_CLOSE {
-        let family = context.endpoint().address.unspecified_of_family();
-        context.set_address(&family);
+        // An IPv6 socket that spoke IPv4 is bound to `::` again; for an IPv4 one only the last word counts.
+        context.set_address(&Address::UNSPECIFIED_V6);
     } else if !record.alias.is_unspecified() {
         context.set_address(&record.alias);
     }

@@ -6,13 +6,16 @@ use aya_ebpf::{
     macros::cgroup_sockopt,
     programs::SockoptContext,
 };
-use interceptor_ebpf::abi::{Endpoint, Role};
+use interceptor_ebpf::{
+    abi::{Endpoint, Role, Switches},
+    policy::Tables as _,
+};
 
 use crate::kernel::{
     context::{Socket, read, write},
-    maps::WORKLOADS,
     outcome::ALLOW,
     records,
+    tables::KernelTables,
 };
 
 const SOL_IP: i32 = 0;
@@ -49,11 +52,12 @@ fn answer(context: *mut bpf_sockopt, level: i32) {
         return;
     }
     let record = records::get(socket);
-    if record.is_none() {
+    if record.is_none() || level == SOL_IPV6 {
         // SAFETY: the helper only reads its context.
         let workload = unsafe { bpf_get_netns_cookie(context.cast()) };
-        // SAFETY: only presence is asked.
-        if unsafe { WORKLOADS.get(&workload) }.is_none() {
+        let Ok(tables) = KernelTables::of(workload) else { return };
+        // Without rules for IPv6, conntrack follows none of its connections and has no answer either.
+        if level == SOL_IPV6 && !tables.workload().switches.any(Switches::IPV6) {
             return;
         }
     }

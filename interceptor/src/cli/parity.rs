@@ -66,8 +66,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let backends: Vec<_> = args.baseline.into_iter().chain([args.left, args.right]).collect();
     let interceptor = env::current_exe().context("cannot find this program's own file")?;
 
-    let progress = progress_bar(scenarios.len() * backends.len());
     let runner = Runner { interceptor, proxy: proxy(args)? };
+    for backend in &backends {
+        runner.try_out(*backend)?;
+    }
+    let progress = progress_bar(scenarios.len() * backends.len());
     let runs = runner.run_all(&scenarios, &backends, || progress.inc(1));
     progress.finish_and_clear();
 

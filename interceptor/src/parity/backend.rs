@@ -11,7 +11,10 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
-use super::{plan::Place, world::World};
+use super::{
+    plan::{Family, Host, Place},
+    world::World,
+};
 use crate::{
     capture::{CaptureArgs, Detected},
     datapath::BPFFS,
@@ -80,7 +83,12 @@ fn restore(world: &World, pod: Place, flags: &[&str], kind: &str) -> anyhow::Res
     let capture = Flags::try_parse_from(flags).context("the scenario's capture flags are wrong")?.capture;
     let detected =
         world.namespace(pod)?.enter(|| Ok(Detected { environment: BTreeMap::new(), ..Detected::here()? }))?;
-    let rules = nat::generate(&capture.capture(&detected)?);
+    let capture = capture.capture(&detected)?;
+    if capture.ipv6 {
+        // istio-iptables does so too: unlike 127.0.0.6, the IPv6 source of the proxy is no address of its own accord.
+        world.add_to_loopback(pod, Host::Loopback(6).address(Family::V6))?;
+    }
+    let rules = nat::generate(&capture);
     for (program, entries) in [("iptables", &rules.v4), ("ip6tables", &rules.v6)] {
         if !entries.is_empty() {
             let mut command = Command::new(format!("{program}-{kind}-restore"));

@@ -55,7 +55,9 @@ impl Observation {
             ClientSaw::Datagram(datagram) => datagram.local,
         };
         let client = local.ok().map(|local| local.port());
-        let onward = raw.proxies.iter().find_map(|sighting| Some(sighting.onward?.ok()?.port()));
+        let onward = raw.proxies.iter().filter_map(|sighting| Some((sighting.onward?.ok()?.port(), "new")));
+        let onward: Vec<_> = onward.collect();
+        let client: Vec<_> = client.map(|port| (port, "src")).into_iter().collect();
 
         let mut facts = Facts(Vec::new());
         match &raw.client {
@@ -63,14 +65,17 @@ impl Observation {
             ClientSaw::Datagram(datagram) => facts.add_datagram(datagram),
         }
         facts.add("proxy.accepted", raw.proxies.len().to_string());
-        for sighting in &raw.proxies {
-            facts.add_sighting("proxy", sighting, &[(client, "src")]);
+        // A connection that passes the proxy twice is written down in no certain order.
+        let mut proxies: Vec<_> = raw.proxies.iter().collect();
+        proxies.sort_by_key(|sighting| sighting.listener);
+        for sighting in proxies {
+            facts.add_sighting("proxy", sighting, &[client.as_slice(), &onward].concat());
         }
         facts.add("server.accepted", raw.servers.len().to_string());
         for (name, sighting) in &raw.servers {
             facts.add("server.name", (*name).to_owned());
             // The proxy may by chance connect on from a port of the client's number, and it is the proxy's then.
-            facts.add_sighting("server", sighting, &[(onward, "new"), (client, "src")]);
+            facts.add_sighting("server", sighting, &[onward.as_slice(), &client].concat());
         }
         Self { facts: facts.0 }
     }
@@ -120,10 +125,10 @@ impl Facts {
     }
 
     /// `callers` are the ports that a caller may show here, by role.
-    fn add_sighting(&mut self, who: &str, sighting: &Sighting, callers: &[(Option<u16>, &'static str)]) {
+    fn add_sighting(&mut self, who: &str, sighting: &Sighting, callers: &[(u16, &'static str)]) {
         let Sighting { listener, from, seen, onward } = sighting;
         let caller = |address: SocketAddr| {
-            let role = callers.iter().find(|(port, _)| *port == Some(address.port()));
+            let role = callers.iter().find(|(port, _)| *port == address.port());
             chosen(address, role.map_or("other", |(_, role)| role))
         };
         let mut add = |what: &str, value| self.add(&format!("{who}.{what}"), value);

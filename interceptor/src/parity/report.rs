@@ -54,7 +54,7 @@ pub struct Difference {
     pub left: String,
     /// Its value on the right; empty if it is not there.
     pub right: String,
-    /// What the scenario says about it, if anything.
+    /// Why it is meant to be, if it is.
     pub reason: Option<&'static str>,
 }
 
@@ -117,7 +117,7 @@ fn compare(
             fact: fact.name.clone(),
             left: value_left.to_owned(),
             right: value_right.to_owned(),
-            reason: pin.map(|pin| pin.reason),
+            reason: pin.filter(|_| as_pinned).map(|pin| pin.reason),
         };
         match (value_left == value_right, as_pinned, pin) {
             (true, true, _) => {}

@@ -18,12 +18,12 @@ use anyhow::Context as _;
 use super::{
     actor::Actor,
     backend::Backend,
-    catalogue::{APP_PORTS, DATAGRAM_PORTS, SERVICE_PORTS, server_name},
+    catalogue::{APP_PORTS, DATAGRAM_PORTS, INJECTED, SERVICE_PORTS, server_name},
     observation::{ClientSaw, Observation, Raw},
     plan::{Family, Place},
     proxy::{Proxy, ProxyKind},
     scenario::{APP, Client, Connection, Endpoint, Protocol, Scenario},
-    world::World,
+    world::{Layout, World},
 };
 
 /// How scenarios are run.
@@ -66,6 +66,15 @@ impl Runner {
         });
         let mut runs = runs.into_iter().filter_map(OnceLock::into_inner);
         scenarios.iter().map(|_| runs.by_ref().take(backends.len()).collect()).collect()
+    }
+
+    /// Tries whether a backend works on this machine at all, so that a missing tool or right is told once.
+    pub fn try_out(&self, backend: Backend) -> anyhow::Result<()> {
+        let world = World::build(Layout::default())?;
+        backend
+            .apply(&world, &self.interceptor, Place::Pod, &INJECTED)
+            .with_context(|| format!("{backend} does not work here"))?;
+        world.close()
     }
 
     /// Runs one scenario under one backend in a world of its own.

@@ -8,6 +8,7 @@ mod residue;
 
 use std::{
     ffi::OsStr,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::{self, Child, Command, Output},
     sync::{
@@ -22,7 +23,7 @@ use self::residue::{Residue, complain};
 pub use self::{identity::Identity, namespace::Namespace, residue::Undo};
 use super::{
     actor::Owner,
-    plan::{Link, Place},
+    plan::{Family, Host, Link, Place, SERVICES},
 };
 
 /// What a world is to consist of.
@@ -143,6 +144,11 @@ impl World {
         Ok(command)
     }
 
+    /// Gives a place one more address of its own.
+    pub fn add_to_loopback(&self, place: Place, address: IpAddr) -> anyhow::Result<()> {
+        network::add_to_loopback(self.namespace(place)?, &[address])
+    }
+
     /// Has `undo` run when the world is removed, before its processes are ended.
     pub fn on_close(&self, undo: Undo) -> anyhow::Result<()> {
         self.residue.on_close(undo)
@@ -155,7 +161,9 @@ impl World {
 
     fn wire(&self, default_route: bool) -> anyhow::Result<()> {
         network::prepare(&self.peer)?;
-        network::add_services(&self.peer)?;
+        let services =
+            (1..=SERVICES).flat_map(|n| [Family::V4, Family::V6].map(|f| Host::Service(n).address(f)));
+        network::add_to_loopback(&self.peer, &services.collect::<Vec<_>>())?;
         for place in
             [Some(Place::Pod), self.second_pod.is_some().then_some(Place::SecondPod)].into_iter().flatten()
         {

@@ -3,43 +3,43 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
-use anyhow::Context as _;
-use futures_util::TryStreamExt as _;
-use netlink_packet_route::{address::AddressHeaderFlags, route::RouteMessage};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
-use tokio::runtime;
+use anyhow::{Context as _, bail};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::AddressHeaderFlags,
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+};
+use rtnetlink::{
+    Handle, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    sys::SocketAddr,
+};
+use tokio::{runtime, time::timeout};
 
 use super::Namespace;
-use crate::parity::plan::{Family, Host, Link, SERVICES};
+use crate::parity::plan::Link;
+
+/// How long the kernel may take to make a new address one that it answers to.
+const USABLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Brings a fresh namespace up: loopback, and ports below 1024 for everybody, so that servers need no privilege.
 pub(super) fn prepare(namespace: &Namespace) -> anyhow::Result<()> {
     namespace.enter(|| {
         fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
             .context("cannot open the low ports to ordinary users")?;
-        netlink(async |handle| {
-            let lo = index(&handle, "lo").await?;
-            set_up(&handle, lo).await
-        })
+        netlink(async |netlink| netlink.set_up("lo").await)
     })
 }
 
-/// Gives the peer the addresses of the remote services.
-pub(super) fn add_services(peer: &Namespace) -> anyhow::Result<()> {
-    peer.enter(|| {
-        netlink(async |handle| {
-            let lo = index(&handle, "lo").await?;
-            for n in 1..=SERVICES {
-                for family in [Family::V4, Family::V6] {
-                    let address = Host::Service(n).address(family);
-                    add_address(&handle, lo, address, if address.is_ipv4() { 32 } else { 128 }).await?;
-                }
-            }
-            Ok(())
-        })
-    })
+/// Gives a namespace more addresses of its own.
+pub(super) fn add_to_loopback(namespace: &Namespace, addresses: &[IpAddr]) -> anyhow::Result<()> {
+    let addresses: Vec<_> =
+        addresses.iter().map(|address| (*address, if address.is_ipv4() { 32 } else { 128 })).collect();
+    namespace.enter(|| netlink(async |netlink| netlink.add_addresses("lo", &addresses).await))
 }
 
 /// Joins a pod and the peer by a veth pair, and routes the pod through the peer if `default_route` says so.
@@ -50,21 +50,26 @@ pub(super) fn join(
     default_route: bool,
 ) -> anyhow::Result<()> {
     pod.enter(|| {
-        netlink(async |handle| {
-            handle.link().add(LinkVeth::new("eth0", link.peer_name).build()).execute().await?;
-            let far = index(&handle, link.peer_name).await?;
-            let moved = LinkUnspec::new_with_index(far).setns_by_fd(peer.raw_fd()).build();
-            handle.link().set(moved).execute().await?;
-            Ok(())
+        netlink(async |netlink| {
+            let links = netlink.handle.link();
+            links.add(LinkVeth::new("eth0", link.peer_name).build()).execute().await?;
+            let far = netlink.index(link.peer_name).await?;
+            links.set(LinkUnspec::new_with_index(far).setns_by_fd(peer.raw_fd()).build()).execute().await?;
+            netlink.set_up("eth0").await
         })
     })?;
-    peer.enter(|| netlink(async |handle| bring_up(&handle, link.peer_name, &link.peer).await))?;
+    peer.enter(|| {
+        netlink(async |netlink| {
+            netlink.set_up(link.peer_name).await?;
+            netlink.add_addresses(link.peer_name, &link.peer).await
+        })
+    })?;
     pod.enter(|| {
-        netlink(async |handle| {
-            bring_up(&handle, "eth0", &link.pod).await?;
+        netlink(async |netlink| {
+            netlink.add_addresses("eth0", &link.pod).await?;
             if default_route {
                 for (gateway, _) in link.peer {
-                    handle.route().add(default_via(gateway)).execute().await?;
+                    netlink.handle.route().add(default_via(gateway)).execute().await?;
                 }
             }
             Ok(())
@@ -72,32 +77,58 @@ pub(super) fn join(
     })
 }
 
-async fn bring_up(handle: &Handle, name: &str, addresses: &[(IpAddr, u8)]) -> anyhow::Result<()> {
-    let link = index(handle, name).await?;
-    for (address, prefix) in addresses {
-        add_address(handle, link, *address, *prefix).await?;
+/// A netlink connection of the calling thread's namespace.
+struct Netlink {
+    handle: Handle,
+    /// What the kernel tells of IPv6 routes from now on.
+    changes: Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Unpin>,
+}
+
+impl Netlink {
+    async fn set_up(&self, link: &str) -> anyhow::Result<()> {
+        let link = LinkUnspec::new_with_index(self.index(link).await?).up().build();
+        Ok(self.handle.link().set(link).execute().await?)
     }
-    set_up(handle, link).await
-}
 
-async fn add_address(handle: &Handle, link: u32, address: IpAddr, prefix: u8) -> anyhow::Result<()> {
-    let mut request = handle.address().add(link, address, prefix);
-    if address.is_ipv6() {
-        // Without duplicate detection the address is usable at once.
-        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    async fn index(&self, name: &str) -> anyhow::Result<u32> {
+        let mut links = self.handle.link().get().match_name(name.to_owned()).execute();
+        let link = links.try_next().await?.with_context(|| format!("there is no link {name}"))?;
+        Ok(link.header.index)
     }
-    request.execute().await.with_context(|| format!("cannot add the address {address}/{prefix}"))
-}
 
-async fn set_up(handle: &Handle, link: u32) -> anyhow::Result<()> {
-    handle.link().set(LinkUnspec::new_with_index(link).up().build()).execute().await?;
-    Ok(())
-}
+    /// Adds addresses to a link that is up, and returns when they can be used.
+    async fn add_addresses(&mut self, link: &str, addresses: &[(IpAddr, u8)]) -> anyhow::Result<()> {
+        let link = self.index(link).await?;
+        for (address, prefix) in addresses {
+            let mut request = self.handle.address().add(link, *address, *prefix);
+            if address.is_ipv6() {
+                // Nobody else can have it, so duplicates need not be looked for.
+                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            }
+            request.execute().await.with_context(|| format!("cannot add the address {address}/{prefix}"))?;
+            if let IpAddr::V6(address) = address {
+                let local = self.local_route(*address);
+                timeout(USABLE_WITHIN, local)
+                    .await
+                    .with_context(|| format!("{address} does not come up"))??;
+            }
+        }
+        Ok(())
+    }
 
-async fn index(handle: &Handle, name: &str) -> anyhow::Result<u32> {
-    let mut links = handle.link().get().match_name(name.to_owned()).execute();
-    let link = links.try_next().await?.with_context(|| format!("there is no link {name}"))?;
-    Ok(link.header.index)
+    /// Waits for an address's route: the kernel adds it on a queue of its own, after the address.
+    async fn local_route(&mut self, address: Ipv6Addr) -> anyhow::Result<()> {
+        let destination = RouteAttribute::Destination(RouteAddress::Inet6(address));
+        while let Some((message, _)) = self.changes.next().await {
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = message.payload
+                && route.header.kind == RouteType::Local
+                && route.attributes.contains(&destination)
+            {
+                return Ok(());
+            }
+        }
+        bail!("the netlink connection ended")
+    }
 }
 
 fn default_via(gateway: IpAddr) -> RouteMessage {
@@ -108,12 +139,13 @@ fn default_via(gateway: IpAddr) -> RouteMessage {
 }
 
 /// Runs `work` with a netlink connection of the calling thread's namespace.
-fn netlink<T>(work: impl AsyncFnOnce(Handle) -> anyhow::Result<T>) -> anyhow::Result<T> {
+fn netlink<T>(work: impl AsyncFnOnce(&mut Netlink) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (connection, handle, _) = new_connection().context("cannot open a netlink socket")?;
+        let (connection, handle, changes) =
+            new_multicast_connection(&[MulticastGroup::Ipv6Route]).context("cannot open a netlink socket")?;
         let connection = tokio::spawn(connection);
-        let outcome = work(handle).await;
+        let outcome = work(&mut Netlink { handle, changes: Box::new(changes) }).await;
         connection.abort();
         outcome
     })
