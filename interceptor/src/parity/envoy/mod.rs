@@ -77,7 +77,7 @@ impl Envoy {
 
     /// Every connection Envoy was handed since the last call, in the order of their arrival.
     ///
-    /// It waits until each of them is connected onwards or has ended.
+    /// It waits until each of them is connected onwards or has ended, so their clients must have sent something.
     pub fn accesses(&mut self) -> anyhow::Result<Vec<Access>> {
         let handed = self.handed()?;
         let mut accesses = Vec::new();
@@ -155,9 +155,9 @@ fn wait_until_ready(log: &Receiver<String>) -> anyhow::Result<()> {
 fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver): (Sender<String>, _) = channel();
     thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             // A receiver that is gone has lost interest.
-            let _ = sender.send(line);
+            let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
         }
     });
     receiver
