@@ -18,7 +18,7 @@ use super::{
     sys::{self, AttachType},
 };
 use crate::{
-    capture::Capture,
+    capture::{Capture, InboundMode},
     cgroup::Cgroup,
     netns::Netns,
     routes::{self, Route},
@@ -65,6 +65,7 @@ pub enum Change {
 
 /// Puts a workload under interception, or changes its capture. On failure everything is as before.
 pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
+    check_reach(enrolment.capture)?;
     rights::check()?;
     let workload = enrolment.netns.cookie()?;
     let cgroup = match enrolment.cgroup {
@@ -78,6 +79,24 @@ pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
         remove_if_unused(&state)?;
     }
     result
+}
+
+/// Refuses what eBPF at the socket cannot do, or does not do yet.
+fn check_reach(capture: &Capture) -> Result<(), DatapathError> {
+    let refuse = |option, reason| Err(DatapathError::OutOfReach { option, reason });
+    if !capture.rerouted_interfaces.is_empty() {
+        return refuse(
+            "--kube-virt-interfaces",
+            "traffic of a virtual machine is forwarded and passes no socket of the workload",
+        );
+    }
+    if capture.inbound_mode == InboundMode::Tproxy {
+        return refuse(
+            "--istio-inbound-interception-mode TPROXY",
+            "the eBPF data path redirects, it does not TPROXY",
+        );
+    }
+    Ok(())
 }
 
 fn enrol_locked(
@@ -100,9 +119,9 @@ fn enrol_locked(
         changed = true;
     }
     let before = maps.workload(workload)?;
-    let spread_v6 =
-        enrolment.spread && enrolment.capture.ipv6 && enrolment.netns.run(routes::add_spread_prefix)??;
-    undo.spread_prefix = spread_v6 && before.is_none();
+    let has_ipv6 = enrolment.capture.ipv6 && enrolment.netns.run(routes::add_local_ipv6)??;
+    let spread_v6 = enrolment.spread && has_ipv6;
+    undo.local_ipv6 = has_ipv6 && before.is_none();
     let View { routes, interfaces, mut shortfalls } = View::of(enrolment.netns, enrolment.capture)?;
     let enforcement =
         Enforcement { spread_v4: enrolment.spread, spread_v6, bypass_on_error: enrolment.bypass_on_error };
@@ -118,6 +137,11 @@ fn enrol_locked(
         changed = true;
     }
     undo.keep();
+    if enrolment.capture.ipv6 && !has_ipv6 {
+        shortfalls.push(
+            "the namespace has IPv6 switched off on lo: redirected IPv6 connections will fail".to_owned(),
+        );
+    }
     shortfalls.extend(adopt()?);
     let change = match (before, changed) {
         (None, _) => Change::New,
@@ -139,7 +163,7 @@ pub fn release(state: &Path, netns: &Netns) -> Result<(), DatapathError> {
         return Err(not_enrolled());
     }
     maps.remove(workload)?;
-    netns.run(routes::remove_spread_prefix)??;
+    netns.run(routes::remove_local_ipv6)??;
     remove_pin(&steering)
 }
 
@@ -190,18 +214,18 @@ impl View {
 struct Undo<'a> {
     netns: &'a Netns,
     pins: Vec<PathBuf>,
-    spread_prefix: bool,
+    local_ipv6: bool,
 }
 
 impl<'a> Undo<'a> {
     fn of(netns: &'a Netns) -> Self {
-        Self { netns, pins: Vec::new(), spread_prefix: false }
+        Self { netns, pins: Vec::new(), local_ipv6: false }
     }
 
     /// Everything succeeded.
     fn keep(&mut self) {
         self.pins.clear();
-        self.spread_prefix = false;
+        self.local_ipv6 = false;
     }
 }
 
@@ -211,8 +235,8 @@ impl Drop for Undo<'_> {
         for pin in &self.pins {
             let _unreported = fs::remove_file(pin);
         }
-        if self.spread_prefix {
-            let _unreported = self.netns.run(routes::remove_spread_prefix);
+        if self.local_ipv6 {
+            let _unreported = self.netns.run(routes::remove_local_ipv6);
         }
     }
 }
@@ -301,7 +325,7 @@ fn release_all(state: &State) -> Result<(), DatapathError> {
         let Some(label) = label else { continue };
         let path = String::from_utf8_lossy(&label.path);
         if let Some(netns) = Netns::find(workload, label.inode, Path::new(path.trim_end_matches('\0'))) {
-            netns.run(routes::remove_spread_prefix)??;
+            netns.run(routes::remove_local_ipv6)??;
         }
     }
     Ok(())

@@ -43,6 +43,14 @@ pub enum DatapathError {
         /// What the system said.
         source: io::Error,
     },
+    /// The capture asks for something that no hook at a socket can do.
+    #[error("{option}: {reason}; use --backend iptables for this workload")]
+    OutOfReach {
+        /// The option, as the operator would write it.
+        option: &'static str,
+        /// Why it is out of reach.
+        reason: &'static str,
+    },
     /// The kernel lacks what the programs need.
     #[error("this kernel lacks {feature}, which came with Linux {since}; use --backend iptables")]
     Kernel {

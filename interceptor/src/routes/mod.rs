@@ -5,9 +5,9 @@
 //! answer can change, and for each prefix the kernel itself is asked about one address of it (RTM_GETROUTE). That way
 //! metrics, preferred sources and table order are the kernel's own doing.
 
+mod local;
 mod netlink;
 mod representative;
-mod spread;
 
 use std::net::IpAddr;
 
@@ -15,8 +15,8 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 pub use self::{
+    local::{add_local_ipv6, remove_local_ipv6},
     netlink::read,
-    spread::{add_spread_prefix, remove_spread_prefix},
 };
 
 /// What the kernel does with destinations of one prefix that no longer prefix covers.

@@ -1,0 +1,87 @@
+//! What IPv6 lacks on `lo` that all of 127.0.0.0/8 gives IPv4: the prefix that redirected connections are spread over,
+//! and `::6`, the source address of what the proxy hands on to the application.
+
+use std::net::Ipv6Addr;
+
+use futures_util::TryStreamExt as _;
+use interceptor_ebpf::abi::{Address, SPREAD_V6};
+use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
+use nix::libc;
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+use super::{RoutesError, with_netlink};
+
+/// Index of `lo` in every namespace (net/core/dev.c keeps it at 1).
+const LOOPBACK_INTERFACE: u32 = 1;
+/// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
+const LOCAL_TABLE: u32 = 255;
+
+/// Makes both local to the calling thread's namespace. Returns false where IPv6 is switched off.
+pub fn add_local_ipv6() -> Result<bool, RoutesError> {
+    with_netlink(|handle| async move {
+        let passthrough = Ipv6Addr::from(Address::PASSTHROUGH_V6).into();
+        let address = handle.address().add(LOOPBACK_INTERFACE, passthrough, 128).replace().execute().await;
+        let route = handle.route().add(spread_route()).replace().execute().await;
+        for result in [address, route] {
+            match result {
+                Ok(()) => {}
+                Err(rtnetlink::Error::NetlinkError(error)) if is_ipv6_off(error.raw_code()) => {
+                    return Ok(false);
+                }
+                Err(source) => return Err(RoutesError::Request { what: "make addresses local", source }),
+            }
+        }
+        Ok(true)
+    })
+}
+
+/// Takes both out of the calling thread's namespace again; does nothing where they are not.
+pub fn remove_local_ipv6() -> Result<(), RoutesError> {
+    with_netlink(|handle| async move {
+        remove_passthrough(&handle).await?;
+        forgive_missing(handle.route().del(spread_route()).execute().await)
+    })
+}
+
+async fn remove_passthrough(handle: &Handle) -> Result<(), RoutesError> {
+    let passthrough = Ipv6Addr::from(Address::PASSTHROUGH_V6).into();
+    let found =
+        handle.address().get().set_link_index_filter(LOOPBACK_INTERFACE).set_address_filter(passthrough);
+    let found: Vec<_> = found
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|source| RoutesError::Request { what: "read the addresses", source })?;
+    for message in found {
+        forgive_missing(handle.address().del(message).execute().await)?;
+    }
+    Ok(())
+}
+
+fn forgive_missing(result: Result<(), rtnetlink::Error>) -> Result<(), RoutesError> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(error))
+            if [-libc::ESRCH, -libc::EADDRNOTAVAIL].contains(&error.raw_code())
+                || is_ipv6_off(error.raw_code()) =>
+        {
+            Ok(())
+        }
+        result => result.map_err(|source| RoutesError::Request { what: "take local addresses out", source }),
+    }
+}
+
+fn spread_route() -> RouteMessage {
+    let [a, b] = SPREAD_V6;
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(Address::from_v6([a, b, 0, 0]).into(), 64)
+        .output_interface(LOOPBACK_INTERFACE)
+        .table_id(LOCAL_TABLE)
+        .kind(RouteType::Local)
+        .scope(RouteScope::Host)
+        .build()
+}
+
+/// What the kernel answers about IPv6 where it is disabled on `lo`, not compiled in, or not loaded.
+fn is_ipv6_off(code: i32) -> bool {
+    [libc::EACCES, libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::ENODEV, libc::EINVAL].contains(&-code)
+}
