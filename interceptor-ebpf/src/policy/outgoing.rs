@@ -67,6 +67,12 @@ fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     if marks.has(Marks::EXCLUDED_INTERFACE) {
         return pass(Reason::ExcludedInterface);
     }
+    let captures_dns = facts.port == DNS_PORT
+        && (switches.any(Switches::DNS_ALL) || switches.any(Switches::DNS) && marks.has(Marks::DNS_SERVER));
+    if captures_dns && !tcp && switches.any(Switches::UDP_DNS_FIRST) {
+        let proxy = is_proxy_user(facts, tables) || is_proxy_group(facts, tables);
+        return if proxy { pass(Reason::Proxy) } else { redirect(Listener::DNS, Reason::Dns) };
+    }
     let port = if switches.any(Switches::OUTBOUND_PORTS) {
         tables.outbound_port(facts.port)
     } else {
@@ -82,9 +88,7 @@ fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     if let Some(decision) = by_owner(facts, tables, tcp) {
         return decision;
     }
-    let captures_dns =
-        switches.any(Switches::DNS_ALL) || switches.any(Switches::DNS) && marks.has(Marks::DNS_SERVER);
-    if facts.port == DNS_PORT && captures_dns {
+    if captures_dns {
         return redirect(Listener::DNS, Reason::Dns);
     }
     if marks.has(Marks::LOOPBACK) {
@@ -176,10 +180,20 @@ fn is_tproxied_self_call(facts: &Outgoing, tables: &impl Tables) -> bool {
     {
         return false;
     }
-    let user = switches.any(Switches::PROXY_USERS) && facts.user == workload.proxy_user
-        || switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY);
-    let group = switches.any(Switches::PROXY_GROUPS) && facts.group == workload.proxy_group
-        || switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY);
-    (user || group || facts.mark == SELF_CALL_MARK)
+    (is_proxy_user(facts, tables) || is_proxy_group(facts, tables) || facts.mark == SELF_CALL_MARK)
         && matches!(by_port(facts.port, tables).verdict, Verdict::Redirect(_))
+}
+
+#[inline(always)]
+fn is_proxy_user(facts: &Outgoing, tables: &impl Tables) -> bool {
+    let workload = tables.workload();
+    workload.switches.any(Switches::PROXY_USERS) && facts.user == workload.proxy_user
+        || workload.switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY)
+}
+
+#[inline(always)]
+fn is_proxy_group(facts: &Outgoing, tables: &impl Tables) -> bool {
+    let workload = tables.workload();
+    workload.switches.any(Switches::PROXY_GROUPS) && facts.group == workload.proxy_group
+        || workload.switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY)
 }
