@@ -131,3 +131,41 @@ fn compare(
         (true, true) => Verdict::Equal,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIN: Expected =
+        Expected { connection: 0, fact: "proxy.peer", nat: "pod:other", ebpf: "pod:src", reason: "so" };
+
+    fn saw(facts: &[(&str, &str)]) -> Observation {
+        let fact =
+            |(name, value): &(&str, &str)| Fact { name: (*name).to_owned(), value: (*value).to_owned() };
+        Observation { facts: facts.iter().map(fact).collect() }
+    }
+
+    fn verdict(expected: &[Expected], nat: &[(&str, &str)], ebpf: &[(&str, &str)]) -> Verdict {
+        compare(expected, 0, (Backend::IptablesNft, &saw(nat)), (Backend::Ebpf, &saw(ebpf)))
+    }
+
+    #[test]
+    fn a_fact_on_one_side_only_is_a_difference() {
+        let facts = [("app.connect", "ok"), ("proxy.local", "127.0.0.1:15001")];
+        assert!(matches!(verdict(&[], &facts, &facts[..1]), Verdict::Different(_)));
+        assert!(matches!(verdict(&[], &facts[..1], &facts), Verdict::Different(_)));
+        assert_eq!(verdict(&[], &facts, &facts), Verdict::Equal);
+    }
+
+    #[test]
+    fn a_pinned_difference_is_explained_only_as_long_as_it_holds() {
+        let (nat, ebpf) = ([("proxy.peer", "pod:other")], [("proxy.peer", "pod:src")]);
+        assert!(matches!(verdict(&[PIN], &nat, &ebpf), Verdict::Explained(_)));
+        assert!(matches!(verdict(&[PIN], &nat, &[("proxy.peer", "pod:other")]), Verdict::Different(_)));
+        assert!(matches!(verdict(&[PIN], &ebpf, &ebpf), Verdict::Different(_)));
+        assert!(matches!(verdict(&[PIN], &nat, &[("proxy.peer", "peer:src")]), Verdict::Different(_)));
+        // It is pinned for the first connection alone.
+        let second = compare(&[PIN], 1, (Backend::IptablesNft, &saw(&nat)), (Backend::Ebpf, &saw(&ebpf)));
+        assert!(matches!(second, Verdict::Different(_)));
+    }
+}
