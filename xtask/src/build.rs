@@ -1,4 +1,4 @@
-//! Building the `interceptor` command.
+//! Building: the `interceptor` command alone, or all there is.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -18,6 +18,20 @@ pub(crate) fn interceptor() -> Result<PathBuf> {
         .context("cannot run cargo build")?;
     ensure!(output.status.success(), "the build failed ({}); cargo says why above", output.status);
     executable(&output.stdout).context("cargo named no executable for `interceptor`")
+}
+
+/// Builds everything, tests included, so that a test finds the command beside it.
+///
+/// `cargo test` alone does not build another package's command. Building all targets at once also settles the features
+/// of dependencies as `cargo test` does; otherwise most of them would be compiled twice.
+pub(crate) fn everything() -> Result<()> {
+    let status = process::cargo()
+        .args(["build", "--workspace", "--all-targets"])
+        .current_dir(workspace::root())
+        .status()
+        .context("cannot run cargo build")?;
+    ensure!(status.success(), "the build failed ({status}); cargo says why above");
+    Ok(())
 }
 
 /// The path of the executable in cargo's JSON messages, one a line.

@@ -16,8 +16,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options) -> Result<()> {
     preflight::check("cargo xtask test")?;
     setup::everything()?;
-    // The behaviour tests run the command itself; cargo does not build another package's binary for a test.
-    build::interceptor()?;
+    build::everything()?;
     let mut tests = process::cargo();
     tests.args(["test", "--workspace", "--"]).args(options.arguments).current_dir(workspace::root());
     process::become_command(&mut tests)
