@@ -18,6 +18,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     setup::everything()?;
     build::everything()?;
     let mut tests = process::cargo();
-    tests.args(["test", "--workspace", "--"]).args(options.arguments).current_dir(workspace::root());
+    tests
+        .args(["test", "--workspace", "--no-fail-fast", "--"])
+        .args(options.arguments)
+        .current_dir(workspace::root());
     process::become_command(&mut tests)
 }
