@@ -40,6 +40,9 @@ const INBOUND_SOURCE: &str = "127.0.0.6";
 /// Istio's default of `MeshConfig.connectTimeout`.
 const CONNECT_TIMEOUT: &str = "10s";
 
+/// Bytes that Envoy reads from a client before it is connected onwards; clients here begin with a short line.
+const MAX_EARLY_DATA: u32 = 1024;
+
 /// A service of the mesh: what applications send to `port`, whatever the address, goes to `endpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -107,6 +110,9 @@ fn unbound(port: u16, to: &str) -> Value {
     })
 }
 
+/// Istio keeps Envoy's default of connecting onwards at once, for protocols in which the server speaks first. If that
+/// fails, Envoy closes with the client's first bytes unread, and it is a race whether the client sees an end or a reset.
+/// Here it waits for those bytes: where a connection goes is the same, and how it ends is always an end.
 fn tcp_proxy(cluster: &str) -> Value {
     json!({
         "name": "envoy.filters.network.tcp_proxy",
@@ -114,6 +120,8 @@ fn tcp_proxy(cluster: &str) -> Value {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
             "stat_prefix": cluster,
             "cluster": cluster,
+            "upstream_connect_mode": "ON_DOWNSTREAM_DATA",
+            "max_early_data_bytes": MAX_EARLY_DATA,
             "access_log_options": { "flush_access_log_on_connected": true },
             "access_log": [{
                 "name": "envoy.access_loggers.stdout",
