@@ -77,7 +77,7 @@ impl Envoy {
 
     /// Every connection Envoy was handed since the last call, in the order of their arrival.
     ///
-    /// It waits until each of them is connected onwards or has ended.
+    /// It waits until each of them is connected onwards or has ended, so their clients must have sent something.
     pub fn accesses(&mut self) -> anyhow::Result<Vec<Access>> {
         let handed = self.handed()?;
         let mut accesses = Vec::new();
