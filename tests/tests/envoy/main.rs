@@ -6,7 +6,8 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use interceptor::parity::backend::Backend;
+use interceptor::parity::{backend::Backend, catalogue, proxy::ProxyKind, report::Report, runner::Runner};
+use interceptor_tests::runner;
 
 use self::{
     stage::Stage,
@@ -21,6 +22,16 @@ fn envoy_under_iptables() {
 #[test]
 fn envoy_under_ebpf() {
     follows_the_table(Backend::Ebpf).unwrap();
+}
+
+/// What the built-in proxy is put through, with Envoy in its place.
+#[test]
+fn every_scenario_is_alike_with_envoy() {
+    let runner = Runner { proxy: ProxyKind::Envoy(stage::envoy_path().unwrap()), ..runner() };
+    let (scenarios, backends) = (catalogue::all(), [Backend::IptablesNft, Backend::Ebpf]);
+    let report = Report::new(&scenarios, &backends, &runner.run_all(&scenarios, &backends, || {}));
+    let objections: Vec<_> = report.objections().collect();
+    assert!(objections.is_empty(), "{objections:#?}");
 }
 
 /// Without interception the rows in which Envoy sends something on do not hold: the table is not true of itself.

@@ -27,6 +27,13 @@ pub(crate) const MESH_PORT: u16 = 9080;
 /// The application's port that [`MESH_PORT`] stands for.
 const APP_PORT: u16 = 8080;
 
+/// Where `cargo xtask setup` puts Envoy.
+pub(crate) fn envoy_path() -> anyhow::Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/envoy");
+    ensure!(path.exists(), "Envoy is missing at {}: run `cargo xtask setup`", path.display());
+    Ok(path)
+}
+
 /// Everything that takes part in a test.
 pub(crate) struct Stage {
     // Fields are dropped from the top: processes before the world they are in.
@@ -110,10 +117,8 @@ impl Stage {
 }
 
 fn start(world: &World, interceptor: &Path) -> anyhow::Result<Envoy> {
-    let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/envoy");
-    ensure!(binary.exists(), "Envoy is missing at {}: run `cargo xtask setup`", binary.display());
     let endpoint = SocketAddr::new(Host::Pod.address(Family::V4), APP_PORT);
-    Envoy::start(world, interceptor, Place::Pod, &binary, &[Service { port: MESH_PORT, endpoint }])
+    Envoy::start(world, interceptor, Place::Pod, &envoy_path()?, &[Service { port: MESH_PORT, endpoint }])
 }
 
 fn serve(

@@ -155,9 +155,9 @@ fn wait_until_ready(log: &Receiver<String>) -> anyhow::Result<()> {
 fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver): (Sender<String>, _) = channel();
     thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             // A receiver that is gone has lost interest.
-            let _ = sender.send(line);
+            let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
         }
     });
     receiver
