@@ -31,6 +31,10 @@ pub(super) fn prepare(namespace: &Namespace) -> anyhow::Result<()> {
     namespace.enter(|| {
         fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
             .context("cannot open the low ports to ordinary users")?;
+        // Without link-local addresses (IN6_ADDR_GEN_MODE_NONE), which a link gets some time after it is up, the
+        // addresses and routes of a world are those of the plan from the start.
+        fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1")
+            .context("cannot keep link-local addresses away")?;
         netlink(async |netlink| netlink.set_up("lo").await)
     })
 }
