@@ -26,10 +26,10 @@ pub(crate) const WHILE_ENVOY_RUNS: [Row; 10] = [
     (
         APP,
         Host::Service(2),
-        81,
+        8099,
         &[
-            "client from pod:client: service2:81 closes",
-            "virtualOutbound at 127.0.0.1:15001: pod:client for service2:81; PassthroughCluster to service2:81, UF,URX",
+            "client from pod:client: service2:8099 closes",
+            "virtualOutbound at 127.0.0.1:15001: pod:client for service2:8099; PassthroughCluster to service2:8099, UF,URX",
         ],
     ),
     // Remote to pod.
