@@ -87,7 +87,7 @@ pub fn mount_point() -> Result<PathBuf, CgroupError> {
     mounts.lines().find_map(cgroup2_mount).ok_or(CgroupError::NoHierarchy)
 }
 
-/// The mount point of a line of mountinfo (proc_pid_mountinfo(5)), if it is a cgroup v2 one.
+/// The mount point of a line of mountinfo (`proc_pid_mountinfo(5)`), if it is a cgroup v2 one.
 fn cgroup2_mount(line: &str) -> Option<PathBuf> {
     let (mount, filesystem) = line.split_once(" - ")?;
     if filesystem.split(' ').next()? != "cgroup2" {

@@ -126,9 +126,12 @@ impl Netns {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|source| match source {
-                    nix::Error::EINVAL => NetnsError::NotOne { path: self.path.clone() },
-                    source => NetnsError::Enter { path: self.path.clone(), source },
+                setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|source| {
+                    if source == Errno::EINVAL {
+                        NetnsError::NotOne { path: self.path.clone() }
+                    } else {
+                        NetnsError::Enter { path: self.path.clone(), source }
+                    }
                 })?;
                 Ok(work())
             });
@@ -143,10 +146,10 @@ impl Netns {
     }
 }
 
-/// SO_NETNS_COOKIE (Linux 5.14); nix has no name for it.
+/// `SO_NETNS_COOKIE` (Linux 5.14); nix has no name for it.
 fn netns_cookie(socket: &OwnedFd) -> nix::Result<u64> {
     let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
+    let mut length: libc::socklen_t = 8;
     // SAFETY: the kernel writes at most `length` bytes to the cookie, and the length.
     let result = unsafe {
         libc::getsockopt(

@@ -59,7 +59,7 @@ assert_size!(Entry, 40);
 impl Marks {
     /// The address is local to the namespace: the route leads to `lo` (`-o lo`).
     pub const LOCAL: Self = Self(1);
-    /// The address is the capture's loopback address (127.0.0.1/32 unless changed, ::1/128).
+    /// The address is the capture's loopback address (127.0.0.1/32 unless changed, `::1/128`).
     pub const LOOPBACK: Self = Self(1 << 1);
     /// Never intercepted: `-x`, `-o`, `-d`, `-c` or an excluded owner group, by subject.
     pub const EXCLUDED: Self = Self(1 << 2);

@@ -70,6 +70,10 @@ fn answer(context: *mut bpf_sockopt, level: i32) {
         Some(record) if record.role == Role::DIRECT => socket.remote(),
         _ => socket.local(),
     };
+    // A redirected connection whose own destination was lost has none to tell, and the target is nobody's business.
+    if original.address.is_spread() {
+        return fail(context, ENOENT);
+    }
     let needed = if level == SOL_IP { size_of::<SockaddrIn>() } else { size_of::<SockaddrIn6>() };
     if read!(context, optlen) < needed as i32 {
         fail(context, EINVAL);

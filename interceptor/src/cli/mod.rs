@@ -31,7 +31,7 @@ use interceptor::{
 /// programs at the socket: no conntrack entry, no rule per packet. The programs stay in force without a process, until
 /// `release` or `uninstall`.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 126 validation failed (as istio-iptables).
+/// Exit codes: 0 done, 1 failed, 2 wrong usage.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Cli {
@@ -59,7 +59,9 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse_from(command_line(std::env::args_os().collect()));
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let as_istio = is_called_as_istio(&words);
+    let cli = Cli::parse_from(command_line(words, as_istio));
     let state = cli.state_dir.as_path();
     let outcome = match cli.command {
         Command::Apply(args) => apply::run(&args, state),
@@ -75,14 +77,19 @@ pub(crate) fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         output::error(&error);
-        if is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
+        // istio-iptables ends with 1 whatever is wrong with a value.
+        if is_usage(&error) && !as_istio { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
 }
 
-/// Called as `istio-iptables`, the program is `interceptor apply`.
-fn command_line(mut words: Vec<OsString>) -> Vec<OsString> {
+fn is_called_as_istio(words: &[OsString]) -> bool {
     let name = words.first().and_then(|program| Path::new(program).file_name());
-    if name.is_some_and(|name| name == "istio-iptables") {
+    name.is_some_and(|name| name == "istio-iptables")
+}
+
+/// Called as `istio-iptables`, the program is `interceptor apply`.
+fn command_line(mut words: Vec<OsString>, as_istio: bool) -> Vec<OsString> {
+    if as_istio {
         words.insert(1, "apply".into());
     }
     words

@@ -12,7 +12,9 @@ use interceptor::{
 
 use super::{backend, output};
 
-/// Take a network namespace out of interception; connections already redirected go on.
+/// Take a network namespace out of interception.
+///
+/// Connections already redirected go on, but for IPv6 ones: the addresses they were spread to are no longer local.
 ///
 /// Also removes nat rules of Istio, whichever release or configuration they are from.
 #[derive(clap::Args, Debug)]

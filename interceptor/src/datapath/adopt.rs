@@ -154,8 +154,5 @@ where
 
 /// What the kernel said, without aya's words around it.
 fn root(error: &MapError) -> String {
-    match error {
-        MapError::SyscallError(error) => error.io_error.to_string(),
-        other => other.to_string(),
-    }
+    if let MapError::SyscallError(error) = error { error.io_error.to_string() } else { error.to_string() }
 }

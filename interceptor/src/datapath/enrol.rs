@@ -7,7 +7,7 @@ use std::{
 };
 
 use interceptor_ebpf::abi::Label;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::if_nameindex;
 
 use super::{
     DatapathError, Enforcement, Interfaces, PolicyTable, adopt,
@@ -76,6 +76,7 @@ pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
     let state = State::create(enrolment.state)?;
     let result = enrol_locked(&state, enrolment, workload, &cgroup);
     if result.is_err() {
+        forget_unless_enrolled(&state, workload)?;
         remove_if_unused(&state)?;
     }
     result
@@ -151,7 +152,8 @@ fn enrol_locked(
     Ok(Outcome { workload, change, shortfalls })
 }
 
-/// Takes a workload out of interception. Connections already redirected go on.
+/// Takes a workload out of interception. Connections already redirected go on, but for IPv6 ones: the addresses they
+/// were spread to are no longer local.
 pub fn release(state: &Path, netns: &Netns) -> Result<(), DatapathError> {
     rights::check()?;
     let workload = netns.cookie()?;
@@ -187,16 +189,19 @@ struct View {
 impl View {
     fn of(netns: &Netns, capture: &Capture) -> Result<Self, DatapathError> {
         netns.run(|| {
+            let existing = if_nameindex().map_err(|errno| DatapathError::Interfaces { source: errno.into() })?;
             let mut shortfalls = Vec::new();
             let mut indices = |names: &[String]| {
                 let mut indices = Vec::new();
                 for name in names {
-                    match if_nametoindex(name.as_str()) {
-                        Ok(index) => indices.push(index),
-                        Err(_) => shortfalls.push(format!(
+                    let before = indices.len();
+                    let named = existing.iter().filter(|interface| is_named(&interface.name().to_string_lossy(), name));
+                    indices.extend(named.map(nix::net::if_::Interface::index));
+                    if indices.len() == before {
+                        shortfalls.push(format!(
                             "the namespace has no interface {name}: what is said of it counts only once it exists \
                              and apply is run again"
-                        )),
+                        ));
                     }
                 }
                 indices
@@ -208,6 +213,11 @@ impl View {
             Ok(Self { routes: routes::read()?, interfaces, shortfalls })
         })?
     }
+}
+
+/// Whether an interface is meant by a name as iptables reads it: a final `+` stands for any ending.
+fn is_named(interface: &str, name: &str) -> bool {
+    name.strip_suffix('+').map_or_else(|| interface == name, |beginning| interface.starts_with(beginning))
 }
 
 /// What to undo unless everything succeeds.
@@ -327,6 +337,15 @@ fn release_all(state: &State) -> Result<(), DatapathError> {
         if let Some(netns) = Netns::find(workload, label.inode, Path::new(path.trim_end_matches('\0'))) {
             netns.run(routes::remove_local_ipv6)??;
         }
+    }
+    Ok(())
+}
+
+/// Removes what a failed enrolment may have noted of a workload that was not under interception before.
+fn forget_unless_enrolled(state: &State, workload: u64) -> Result<(), DatapathError> {
+    let Ok(mut maps) = Maps::open(&state.maps()) else { return Ok(()) };
+    if maps.workload(workload)?.is_none() {
+        maps.remove(workload)?;
     }
     Ok(())
 }

@@ -103,6 +103,12 @@ pub enum DatapathError {
         /// What went wrong.
         source: procfs::ProcError,
     },
+    /// The interfaces of the namespace cannot be listed.
+    #[error("cannot list the interfaces of the namespace: {source}")]
+    Interfaces {
+        /// What the system said.
+        source: io::Error,
+    },
     /// A map cannot be read or written.
     #[error("cannot {action}: {source}")]
     Map {

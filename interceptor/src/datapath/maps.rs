@@ -115,7 +115,7 @@ impl Maps {
 
     /// How many redirected connections wait for the proxy's socket.
     pub(super) fn pending(&self) -> usize {
-        self.pending.keys().filter(Result::is_ok).count()
+        self.pending.keys().flatten().count()
     }
 }
 

@@ -61,7 +61,7 @@ impl State {
         self.version().join("links")
     }
 
-    /// A folder for each workload, by netns cookie.
+    /// Pins of the workloads' `sk_lookup` links, by netns cookie.
     pub(super) fn workloads(&self) -> PathBuf {
         self.version().join("workloads")
     }

@@ -94,7 +94,7 @@ pub fn status(folder: &Path) -> Result<Status, DatapathError> {
         status.workloads.push(describe(
             cookie,
             &workload,
-            maps.label(cookie)?,
+            maps.label(cookie)?.as_ref(),
             steered,
             connections.collect(),
         ));
@@ -105,7 +105,7 @@ pub fn status(folder: &Path) -> Result<Status, DatapathError> {
 fn describe(
     cookie: u64,
     workload: &Workload,
-    label: Option<Label>,
+    label: Option<&Label>,
     steered: bool,
     connections: Vec<ReasonCount>,
 ) -> WorkloadStatus {

@@ -15,7 +15,7 @@ use crate::{
     routes::{Answer, Route},
 };
 
-/// Port of the proxy's DNS listener (Istio's IstioAgentDNSListenerPort).
+/// Port of the proxy's DNS listener (Istio's `IstioAgentDNSListenerPort`).
 pub const DNS_PORT: u16 = 15053;
 
 /// Index of `lo`: the first interface of every namespace (`LOOPBACK_IFINDEX` of include/net/flow.h).
@@ -146,7 +146,7 @@ impl PolicyTable {
         match &capture.inbound_ports {
             InboundPorts::None => {}
             InboundPorts::AllExcept(ports) => {
-                self.mark_ports(Subject::InboundPort, &[(ports, Marks::EXCLUDED)])
+                self.mark_ports(Subject::InboundPort, &[(ports, Marks::EXCLUDED)]);
             }
             InboundPorts::Only(ports) => self.mark_ports(Subject::InboundPort, &[(ports, Marks::INCLUDED)]),
         }
@@ -179,8 +179,9 @@ impl PolicyTable {
         }
         let (low, high) = marks.split_at(marks.len() / 2);
         self.mark_block(subject, low, first);
-        // Half a block of at most 65,536 ports fits.
-        self.mark_block(subject, high, first + low.len() as u16);
+        // A block starts at a multiple of its length, so its second half differs from the first in one bit.
+        let half = u16::try_from(low.len()).unwrap_or_default();
+        self.mark_block(subject, high, first | half);
     }
 
     fn owners(&mut self, capture: &Capture) {
@@ -210,7 +211,8 @@ impl PolicyTable {
         self.workload.to_entry().hash(&mut hasher);
         self.entries.hash(&mut hasher);
         let digest = hasher.finish();
-        self.workload.digest = [digest as u32, (digest >> 32) as u32];
+        let halves = [digest & 0xffff_ffff, digest >> 32];
+        self.workload.digest = halves.map(|half| u32::try_from(half).unwrap_or_default());
         let key = (EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
         self.entries.insert(key, self.workload.to_entry());
     }

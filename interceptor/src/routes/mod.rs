@@ -2,7 +2,7 @@
 //!
 //! A connection's source address, and whether its destination is local, are the kernel's routing decision, and a
 //! BPF program cannot ask for it at connect. So userspace asks: the namespace's tables give the prefixes at which an
-//! answer can change, and for each prefix the kernel itself is asked about one address of it (RTM_GETROUTE). That way
+//! answer can change, and for each prefix the kernel itself is asked about one address of it (`RTM_GETROUTE`). That way
 //! metrics, preferred sources and table order are the kernel's own doing.
 
 mod local;

@@ -1,4 +1,8 @@
 //! Reading the routes of the calling thread's namespace.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of netlink's dozens of attributes each function wants one"
+)]
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -116,7 +120,7 @@ async fn ask(handle: &Handle, destination: IpAddr) -> Result<Answer, RoutesError
 }
 
 /// For each address of the namespace, the address REDIRECT would use for packets to it: its interface's first one,
-/// for IPv6 the first of the same scope (net/netfilter/nf_nat_redirect.c).
+/// for IPv6 the first of the same scope (`net/netfilter/nf_nat_redirect.c`).
 async fn primaries(handle: &Handle) -> Result<HashMap<IpAddr, IpAddr>, RoutesError> {
     let mut first = HashMap::new();
     let mut primaries = HashMap::new();
