@@ -156,6 +156,8 @@ impl Switches {
     pub const SELF_CALL_TUNNEL: Self = Self(1 << 22);
     /// 127.0.0.6 and ::6 are source addresses like any other, as before Istio 1.3.
     pub const PASSTHROUGH_SOURCE: Self = Self(1 << 23);
+    /// DNS queries over UDP are decided before anything but the interface, as before Istio 1.23.
+    pub const UDP_DNS_FIRST: Self = Self(1 << 25);
 
     /// Whether any of `switches` is on.
     #[inline(always)]

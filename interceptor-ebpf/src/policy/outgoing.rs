@@ -66,6 +66,11 @@ fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     if marks.has(Marks::EXCLUDED_INTERFACE) {
         return pass(Reason::ExcludedInterface);
     }
+    let udp = matches!(facts.protocol, Protocol::Udp);
+    if udp && switches.any(Switches::UDP_DNS_FIRST) && captures_dns(facts, switches) {
+        let proxy = is_proxy_user(facts, tables) || is_proxy_group(facts, tables);
+        return if proxy { pass(Reason::Proxy) } else { redirect(Listener::DNS, Reason::Dns) };
+    }
     let port = if switches.any(Switches::OUTBOUND_PORTS) {
         tables.outbound_port(facts.port)
     } else {
@@ -81,14 +86,20 @@ fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     by_owner(facts, tables, by_destination(facts, switches, port))
 }
 
+/// Whether it is a query to a DNS server whose queries are captured.
+#[inline(always)]
+fn captures_dns(facts: &Outgoing, switches: Switches) -> bool {
+    facts.port == DNS_PORT
+        && (switches.any(Switches::DNS_ALL)
+            || switches.any(Switches::DNS) && facts.destination.marks.has(Marks::DNS_SERVER))
+}
+
 /// The clauses about where it goes to.
 #[inline(always)]
 fn by_destination(facts: &Outgoing, switches: Switches, port: Marks) -> Decision {
     let marks = facts.destination.marks;
     let tcp = matches!(facts.protocol, Protocol::Tcp);
-    let captures_dns =
-        switches.any(Switches::DNS_ALL) || switches.any(Switches::DNS) && marks.has(Marks::DNS_SERVER);
-    if facts.port == DNS_PORT && captures_dns {
+    if captures_dns(facts, switches) {
         return redirect(Listener::DNS, Reason::Dns);
     }
     if marks.has(Marks::LOOPBACK) {
@@ -181,9 +192,20 @@ fn is_tproxied_self_call(facts: &Outgoing, tables: &impl Tables) -> bool {
     {
         return false;
     }
-    let user = switches.any(Switches::PROXY_USERS) && facts.user == workload.proxy_user
-        || switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY);
-    let group = switches.any(Switches::PROXY_GROUPS) && facts.group == workload.proxy_group
-        || switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY);
-    (user || group || facts.mark == SELF_CALL_MARK) && !by_port(facts.port, tables).passes()
+    (is_proxy_user(facts, tables) || is_proxy_group(facts, tables) || facts.mark == SELF_CALL_MARK)
+        && !by_port(facts.port, tables).passes()
+}
+
+#[inline(always)]
+fn is_proxy_user(facts: &Outgoing, tables: &impl Tables) -> bool {
+    let workload = tables.workload();
+    workload.switches.any(Switches::PROXY_USERS) && facts.user == workload.proxy_user
+        || workload.switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY)
+}
+
+#[inline(always)]
+fn is_proxy_group(facts: &Outgoing, tables: &impl Tables) -> bool {
+    let workload = tables.workload();
+    workload.switches.any(Switches::PROXY_GROUPS) && facts.group == workload.proxy_group
+        || workload.switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY)
 }

@@ -83,7 +83,13 @@ impl CaptureArgs {
                     detected.ipv6(dual_stack).ok_or(CaptureError::NoAddress)?
                 }
             },
-            quirks: Quirks::default(),
+            quirks: Quirks {
+                self_calls: given.self_calls.unwrap_or_default(),
+                inbound_tunnel_exempt: !given.intercept_inbound_tunnel.unwrap_or(false),
+                self_call_tunnel_exempt: !given.intercept_self_call_tunnel.unwrap_or(false),
+                passthrough_source_exempt: !given.intercept_passthrough_source.unwrap_or(false),
+                udp_dns_first: given.udp_dns_first.unwrap_or(false),
+            },
         };
         if capture.is_empty() {
             warnings.push(

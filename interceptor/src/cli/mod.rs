@@ -4,6 +4,7 @@ mod actor;
 mod apply;
 mod backend;
 mod explain;
+mod import;
 mod output;
 mod parity;
 mod release;
@@ -49,6 +50,7 @@ enum Command {
     Status(status::Args),
     Rules(Box<rules::Args>),
     Explain(Box<explain::Args>),
+    Import(import::Args),
     Parity(parity::Args),
     #[command(hide = true)]
     Actor(actor::ActorArgs),
@@ -66,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, state),
         Command::Rules(args) => rules::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Actor(args) => actor::act(&args),
         Command::Enter(args) => actor::enter(&args),

@@ -253,13 +253,19 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
     switch(capture.inbound_mode == InboundMode::Tproxy, Switches::TPROXY);
     switch(enforcement.spread_v4, Switches::SPREAD);
     switch(enforcement.spread_v6, Switches::SPREAD_V6);
-    let Quirks { self_calls, inbound_tunnel_exempt, self_call_tunnel_exempt, passthrough_source_exempt } =
-        capture.quirks;
+    let Quirks {
+        self_calls,
+        inbound_tunnel_exempt,
+        self_call_tunnel_exempt,
+        passthrough_source_exempt,
+        udp_dns_first,
+    } = capture.quirks;
     switch(self_calls == SelfCalls::EveryoneToInbound, Switches::SELF_CALLS_INBOUND);
     switch(self_calls == SelfCalls::EveryoneToOutbound, Switches::SELF_CALLS_OUTBOUND);
     switch(!inbound_tunnel_exempt, Switches::INBOUND_TUNNEL);
     switch(!self_call_tunnel_exempt, Switches::SELF_CALL_TUNNEL);
     switch(!passthrough_source_exempt, Switches::PASSTHROUGH_SOURCE);
+    switch(udp_dns_first, Switches::UDP_DNS_FIRST);
     switch(enforcement.bypass_on_error, Switches::BYPASS_ON_ERROR);
     Workload {
         digest: [0; 2],

@@ -61,12 +61,15 @@ fn quirks() -> impl Strategy<Value = Quirks> {
         1 => Just(SelfCalls::EveryoneToOutbound),
     ];
     let mostly = || prop::bool::weighted(0.8);
-    (self_calls, mostly(), mostly(), mostly()).prop_map(
-        |(self_calls, inbound_tunnel_exempt, self_call_tunnel_exempt, passthrough_source_exempt)| Quirks {
-            self_calls,
-            inbound_tunnel_exempt,
-            self_call_tunnel_exempt,
-            passthrough_source_exempt,
+    (self_calls, mostly(), mostly(), mostly(), mostly()).prop_map(
+        |(self_calls, inbound_tunnel_exempt, self_call_tunnel_exempt, passthrough_source_exempt, last)| {
+            Quirks {
+                self_calls,
+                inbound_tunnel_exempt,
+                self_call_tunnel_exempt,
+                passthrough_source_exempt,
+                udp_dns_first: !last,
+            }
         },
     )
 }

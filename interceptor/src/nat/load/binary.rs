@@ -45,9 +45,10 @@ impl Binary {
         if let Force::Only(variant) = force {
             return Self::probe(family, variant).ok_or_else(none);
         }
-        let legacy = Self::probe(family, Variant::Legacy);
-        if let Some(legacy) = legacy
+        // Rules come first: trying the legacy variant out would make its tables, of which `iptables-nft` then warns.
+        if let Some(legacy) = Self::named(family, Variant::Legacy)
             && legacy.has_rules()?
+            && let Some(legacy) = Self::probe(family, Variant::Legacy)
         {
             return Ok(legacy);
         }
