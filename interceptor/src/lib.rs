@@ -7,4 +7,5 @@ pub mod decide;
 pub mod nat;
 pub mod netns;
 pub mod parity;
+pub mod probe;
 pub mod routes;

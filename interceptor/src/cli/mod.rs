@@ -7,6 +7,7 @@ mod explain;
 mod import;
 mod output;
 mod parity;
+mod probe;
 mod release;
 mod rules;
 mod status;
@@ -51,6 +52,7 @@ enum Command {
     Rules(Box<rules::Args>),
     Explain(Box<explain::Args>),
     Import(import::Args),
+    Probe(probe::Args),
     Parity(parity::Args),
     #[command(hide = true)]
     Actor(actor::ActorArgs),
@@ -69,6 +71,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Rules(args) => rules::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Probe(args) => probe::run(&args, state),
         Command::Parity(args) => parity::run(&args),
         Command::Actor(args) => actor::act(&args),
         Command::Enter(args) => actor::enter(&args),

@@ -12,6 +12,7 @@ mod state;
 mod status;
 mod sys;
 mod table;
+pub(crate) mod trial;
 
 use std::path::PathBuf;
 

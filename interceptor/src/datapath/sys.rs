@@ -17,7 +17,7 @@ use nix::libc;
 /// `bpf_attach_type` of linux/bpf.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum AttachType {
+pub(crate) enum AttachType {
     SockOps = 3,
     Connect4 = 10,
     Connect6 = 11,
@@ -31,6 +31,27 @@ pub(super) enum AttachType {
     GetSockName4 = 31,
     GetSockName6 = 32,
     SkLookup = 36,
+}
+
+impl AttachType {
+    /// The `bpf_prog_type` of linux/bpf.h of the programs that are attached there.
+    pub(super) const fn program_type(self) -> u32 {
+        match self {
+            Self::SockOps => 13,
+            Self::Connect4
+            | Self::Connect6
+            | Self::SendMsg4
+            | Self::SendMsg6
+            | Self::RecvMsg4
+            | Self::RecvMsg6
+            | Self::GetPeerName4
+            | Self::GetPeerName6
+            | Self::GetSockName4
+            | Self::GetSockName6 => 18,
+            Self::GetSockOpt => 25,
+            Self::SkLookup => 30,
+        }
+    }
 }
 
 /// What the kernel says of a link.
@@ -119,7 +140,7 @@ struct PathRequest {
 }
 
 /// One bpf(2) call. `T` is the part of `union bpf_attr` the command reads; the kernel takes the rest as zero.
-fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
+pub(super) fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes of the request, and writes only where the request's own
     // pointers say, which live as long as the call.
     let result =
@@ -127,7 +148,7 @@ fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
     i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
 }
 
-fn descriptor(number: i32) -> io::Result<OwnedFd> {
+pub(super) fn descriptor(number: i32) -> io::Result<OwnedFd> {
     if number < 0 {
         return Err(io::Error::last_os_error());
     }
