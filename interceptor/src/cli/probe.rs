@@ -7,7 +7,7 @@ use std::{
 };
 
 use comfy_table::{Attribute, Cell, Color, Table, presets::NOTHING};
-use interceptor::probe::{self, Group, Presence, Report, Row};
+use interceptor::probe::{self, Auto, Group, Presence, Report, Row};
 
 use super::output;
 
@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
     } else {
         show(&report)?;
     }
-    Ok(if report.auto.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if matches!(report.auto, Auto::Takes(_)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(report: &Report) -> anyhow::Result<()> {
@@ -43,8 +43,8 @@ fn show(report: &Report) -> anyhow::Result<()> {
         output::line(format_args!("{}: {}", graded.backend, graded.grade))?;
     }
     match &report.auto {
-        Ok(choice) => output::line(format_args!("auto takes {choice}")),
-        Err(none) => output::line(format_args!("auto takes nothing: {none}")),
+        Auto::Takes(choice) => output::line(format_args!("auto takes {choice}")),
+        Auto::TakesNothing(none) => output::line(format_args!("auto takes nothing: {none}")),
     }
 }
 

@@ -7,6 +7,7 @@ mod enrol;
 mod error;
 mod maps;
 mod object;
+mod rehearsal;
 mod rights;
 mod state;
 mod status;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 pub use self::{
     enrol::{Change, Enrolment, Outcome, enrol, release, uninstall},
     error::DatapathError,
+    rehearsal::{Loading, rehearse},
     state::BPFFS,
     status::{HookStatus, Status, WorkloadStatus, status},
     table::{DNS_PORT, Enforcement, Interfaces, PolicyTable},

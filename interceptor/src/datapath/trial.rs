@@ -15,6 +15,9 @@ use super::sys::{bpf, descriptor};
 /// Whether the kernel takes something; an error if that could not be found out.
 pub(crate) type Answer = io::Result<bool>;
 
+/// Number of the helper `bpf_set_retval` in linux/bpf.h.
+pub(crate) const SET_RETVAL: u16 = 187;
+
 /// A map to be made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {

@@ -10,6 +10,8 @@ use crate::datapath::trial::{Hook, Shape};
 
 const NAMES: &[&str] = &["getpeername4", "getpeername6", "getsockname4", "getsockname6"];
 const CONNECT: &[&str] = &["connect4", "connect6"];
+const SEND: &[&str] = &["sendmsg4", "sendmsg6"];
+const RECEIVE: &[&str] = &["recvmsg4", "recvmsg6"];
 const RECORDS: &[&str] = &[
     "connect4",
     "connect6",
@@ -17,6 +19,10 @@ const RECORDS: &[&str] = &[
     "getpeername6",
     "getsockname4",
     "getsockname6",
+    "sendmsg4",
+    "sendmsg6",
+    "recvmsg4",
+    "recvmsg6",
     "original_dst",
     "socket_events",
 ];
@@ -50,6 +56,7 @@ mod helper {
     pub(super) const MAP_LOOKUP_ELEM: u16 = 1;
     pub(super) const GET_CURRENT_UID_GID: u16 = 15;
     pub(super) const GET_SOCKET_COOKIE: u16 = 46;
+    pub(super) const SOCK_OPS_CB_FLAGS_SET: u16 = 59;
     pub(super) const BIND: u16 = 64;
     pub(super) const SOCK_HASH_UPDATE: u16 = 70;
     pub(super) const SK_RELEASE: u16 = 86;
@@ -57,10 +64,10 @@ mod helper {
     pub(super) const SK_STORAGE_DELETE: u16 = 108;
     pub(super) const GET_NETNS_COOKIE: u16 = 122;
     pub(super) const SK_ASSIGN: u16 = 124;
-    pub(super) const SET_RETVAL: u16 = 187;
+    pub(super) use crate::datapath::trial::SET_RETVAL;
 }
 
-pub(super) static FEATURES: [Feature; 67] = [
+pub(super) static FEATURES: [Feature; 74] = [
     system("CAP_BPF", host::may_load)
         .is_for("load BPF programs (CAP_SYS_ADMIN will do)")
         .without_it("no eBPF backend, and most of this table stays unknown")
@@ -138,20 +145,20 @@ pub(super) static FEATURES: [Feature; 67] = [
         .in_programs(&["getsockname6"]),
     bpf("cgroup/sendmsg4", Check::Hook(Hook::SendMsg4), "4.18")
         .is_for("redirects DNS queries")
-        .without_it("no capture of DNS over UDP")
-        .gains("DNS"),
+        .without_it("no eBPF backend")
+        .in_programs(&["sendmsg4"]),
     bpf("cgroup/sendmsg6", Check::Hook(Hook::SendMsg6), "4.18")
         .is_for("the same for IPv6")
-        .without_it("no capture of DNS over UDP and IPv6")
-        .gains("DNS over IPv6"),
+        .without_it("no eBPF backend")
+        .in_programs(&["sendmsg6"]),
     bpf("cgroup/recvmsg4", Check::Hook(Hook::RecvMsg4), "5.2")
         .is_for("shows DNS answers as the resolver's")
-        .without_it("no capture of DNS over UDP")
-        .gains("DNS"),
+        .without_it("no eBPF backend")
+        .in_programs(&["recvmsg4"]),
     bpf("cgroup/recvmsg6", Check::Hook(Hook::RecvMsg6), "5.2")
         .is_for("the same for IPv6")
-        .without_it("no capture of DNS over UDP and IPv6")
-        .gains("DNS over IPv6"),
+        .without_it("no eBPF backend")
+        .in_programs(&["recvmsg6"]),
     bpf("cgroup/getsockopt", Check::Hook(Hook::GetSockOpt), "5.3")
         .is_for("answers SO_ORIGINAL_DST")
         .without_it("no eBPF backend")
@@ -172,6 +179,14 @@ pub(super) static FEATURES: [Feature; 67] = [
         .is_for("knows the workload of a connecting socket")
         .without_it("no eBPF backend")
         .in_programs(CONNECT),
+    bpf("netns cookie in sendmsg", Check::Helper(Hook::SendMsg4, helper::GET_NETNS_COOKIE), "5.7")
+        .is_for("knows the workload of a socket that sends a datagram")
+        .without_it("no eBPF backend")
+        .in_programs(SEND),
+    bpf("netns cookie in recvmsg", Check::Helper(Hook::RecvMsg4, helper::GET_NETNS_COOKIE), "5.7")
+        .is_for("knows the workload of a socket that receives one")
+        .without_it("no eBPF backend")
+        .in_programs(RECEIVE),
     bpf("netns cookie in getsockname", Check::Helper(Hook::GetSockName4, helper::GET_NETNS_COOKIE), "5.8")
         .is_for("knows the workload of a socket whose name is asked")
         .without_it("no eBPF backend")
@@ -188,10 +203,18 @@ pub(super) static FEATURES: [Feature; 67] = [
         .is_for("names a proxy's listener by its socket")
         .without_it("no eBPF backend")
         .in_programs(&["socket_events"]),
+    bpf("event flags in sock_ops", Check::Helper(Hook::SockOps, helper::SOCK_OPS_CB_FLAGS_SET), "4.16")
+        .is_for("hears of a socket's end")
+        .without_it("no eBPF backend")
+        .in_programs(&["socket_events"]),
     bpf("uid and gid in connect", Check::Helper(Hook::Connect4, helper::GET_CURRENT_UID_GID), "4.17")
         .is_for("tells the proxy's connections from the application's")
         .without_it("no eBPF backend")
         .in_programs(CONNECT),
+    bpf("uid and gid in sendmsg", Check::Helper(Hook::SendMsg4, helper::GET_CURRENT_UID_GID), "4.18")
+        .is_for("tells the proxy's queries from the application's")
+        .without_it("no eBPF backend")
+        .in_programs(SEND),
     bpf("bind in connect", Check::Helper(Hook::Connect4, helper::BIND), "4.17")
         .is_for("keeps the source address that nat would leave")
         .without_it("no eBPF backend")
@@ -208,6 +231,14 @@ pub(super) static FEATURES: [Feature; 67] = [
         .is_for("forgets a connection that failed")
         .without_it("no eBPF backend")
         .in_programs(CONNECT),
+    bpf("sk_storage in sendmsg", Check::Helper(Hook::SendMsg4, helper::SK_STORAGE_GET), "5.2")
+        .is_for("notes which server a socket asked")
+        .without_it("no eBPF backend")
+        .in_programs(SEND),
+    bpf("sk_storage in recvmsg", Check::Helper(Hook::RecvMsg4, helper::SK_STORAGE_GET), "5.2")
+        .is_for("shows the answer as that server's")
+        .without_it("no eBPF backend")
+        .in_programs(RECEIVE),
     bpf("sk_storage in getsockname", Check::Helper(Hook::GetSockName4, helper::SK_STORAGE_GET), "5.8")
         .is_for("reads it where names are asked")
         .without_it("no eBPF backend")
@@ -258,6 +289,10 @@ pub(super) static FEATURES: [Feature; 67] = [
     .needed_by(&[Ebpf]),
     bpf("per-CPU hash", Check::Map(shape(5, 8, 8, 1, NO_PREALLOC)), "4.6")
         .is_for("counters")
+        .without_it("no eBPF backend")
+        .needed_by(&[Ebpf]),
+    bpf("LRU hash", Check::Map(shape(9, 8, 8, 1, 0)), "4.10")
+        .is_for("DNS servers by the addresses that stand for them")
         .without_it("no eBPF backend")
         .needed_by(&[Ebpf]),
     bpf("sockhash", Check::Map(shape(18, 8, 8, 1, 0)), "5.7")

@@ -28,8 +28,18 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// How well each backend would work.
     pub grades: Vec<BackendGrade>,
-    /// What `auto` takes, and why; or why it cannot take any.
-    pub auto: Result<Choice, NoBackend>,
+    /// What `auto` takes.
+    pub auto: Auto,
+}
+
+/// What `auto` takes.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auto {
+    /// This backend.
+    Takes(Choice),
+    /// No backend works here.
+    TakesNothing(NoBackend),
 }
 
 /// How well a backend would work.
@@ -47,7 +57,7 @@ pub fn probe(state: &Path) -> Report {
     let rows = rows(state, |_| true);
     let grades =
         Backend::ALL.map(|backend| BackendGrade { backend, grade: Grade::of(backend, &rows) }).into();
-    let auto = choose::among(&rows);
+    let auto = choose::among(&rows).map_or_else(Auto::TakesNothing, Auto::Takes);
     Report { rows, grades, auto }
 }
 

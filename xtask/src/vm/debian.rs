@@ -49,8 +49,13 @@ impl Apt {
 
     /// Names of all packages that begin with `prefix`.
     pub(super) fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        let output = self.command("apt-cache").args(["pkgnames", prefix]).output().context("cannot run apt-cache")?;
-        ensure!(output.status.success(), "apt-cache failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let output =
+            self.command("apt-cache").args(["pkgnames", prefix]).output().context("cannot run apt-cache")?;
+        ensure!(
+            output.status.success(),
+            "apt-cache failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
     }
 
@@ -92,14 +97,21 @@ impl Apt {
 
     fn prepare(&self, root: &Path) -> Result<()> {
         let mirrors = Mirrors::of_this_system()?;
-        for part in ["etc/parts", "etc/sources.d", "etc/preferences.d", "state/lists/partial", "cache/archives/partial"] {
+        for part in [
+            "etc/parts",
+            "etc/sources.d",
+            "etc/preferences.d",
+            "state/lists/partial",
+            "cache/archives/partial",
+        ] {
             fs::create_dir_all(root.join(part)).context("cannot make apt's folders")?;
         }
         let mut sources = String::new();
         for release in RELEASES {
             sources += &format!("deb [signed-by={KEYRING}] {} {release} main\n", mirrors.main);
             if !release.ends_with("-backports") {
-                sources += &format!("deb [signed-by={KEYRING}] {} {release}-security main\n", mirrors.security);
+                sources +=
+                    &format!("deb [signed-by={KEYRING}] {} {release}-security main\n", mirrors.security);
             }
         }
         fs::write(root.join("etc/sources.list"), sources).context("cannot write apt's sources")?;
@@ -122,7 +134,10 @@ struct Mirrors {
 impl Mirrors {
     fn of_this_system() -> Result<Self> {
         for (tool, package) in [("apt-get", "apt"), ("dpkg-deb", "dpkg")] {
-            ensure!(process::find(tool).is_some(), "there is no {tool} here (package {package}), to fetch kernels with");
+            ensure!(
+                process::find(tool).is_some(),
+                "there is no {tool} here (package {package}), to fetch kernels with"
+            );
         }
         ensure!(
             Path::new(KEYRING).exists(),
@@ -133,7 +148,8 @@ impl Mirrors {
             .output()
             .context("cannot run apt-get")?;
         let listed = String::from_utf8_lossy(&output.stdout);
-        Self::among(&listed).context("this system's apt sources name no mirror of Debian, to fetch kernels from")
+        Self::among(&listed)
+            .context("this system's apt sources name no mirror of Debian, to fetch kernels from")
     }
 
     /// Picks the mirrors from lines of address and release.
@@ -171,7 +187,7 @@ fn unpack_all(packages: &Path, target: &Path, progress: &ProgressBar) -> Result<
 }
 
 /// Whether apt could fetch anything here; `None` if it could, else why not.
-pub(super) fn obstacle() -> Option<String> {
+pub(crate) fn obstacle() -> Option<String> {
     if cfg!(not(target_arch = "x86_64")) {
         return Some(format!("the kernels are for x86_64, this is {}", env::consts::ARCH));
     }

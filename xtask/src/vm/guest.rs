@@ -17,9 +17,30 @@ use super::{debian::Apt, folder, kernels::Kernel, programs::Programs};
 /// What worlds of namespaces and rules of nat need, where they are modules. A kernel without one has it built in, or
 /// not at all, which its probe then tells.
 const MODULES: [&str; 24] = [
-    "veth", "dummy", "inet_diag", "tcp_diag", "tls", "nf_conntrack", "nf_nat", "nf_tables", "nft_chain_nat",
-    "nft_compat", "nft_nat", "nft_redir", "nft_ct", "nft_tproxy", "nft_socket", "xt_REDIRECT", "xt_owner",
-    "xt_tcpudp", "xt_CT", "xt_TPROXY", "xt_socket", "xt_conntrack", "iptable_nat", "ip6table_nat",
+    "veth",
+    "dummy",
+    "inet_diag",
+    "tcp_diag",
+    "tls",
+    "nf_conntrack",
+    "nf_nat",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_compat",
+    "nft_nat",
+    "nft_redir",
+    "nft_ct",
+    "nft_tproxy",
+    "nft_socket",
+    "xt_REDIRECT",
+    "xt_owner",
+    "xt_tcpudp",
+    "xt_CT",
+    "xt_TPROXY",
+    "xt_socket",
+    "xt_conntrack",
+    "iptable_nat",
+    "ip6table_nat",
 ];
 /// Programs inside. All are unpacked with the libraries they need.
 const TOOLS: [&str; 4] = ["busybox-static", "iproute2", "iptables", "nftables"];
@@ -55,7 +76,13 @@ pub(super) struct Job {
 }
 
 /// Writes the archive a machine boots with.
-pub(super) fn archive(target: &Path, tools: &Tools, kernel: &Kernel, programs: &Programs, jobs: &[Job]) -> Result<()> {
+pub(super) fn archive(
+    target: &Path,
+    tools: &Tools,
+    kernel: &Kernel,
+    programs: &Programs,
+    jobs: &[Job],
+) -> Result<()> {
     let staging = tempfile::tempdir_in(folder()).context("cannot make a folder for the archive")?;
     let root = staging.path();
     for part in ["proc", "sys", "dev", "run", "tmp", "root", "etc", "modules", "t/debug/deps"] {
@@ -81,7 +108,9 @@ pub(super) fn archive(target: &Path, tools: &Tools, kernel: &Kernel, programs: &
 fn pack(tools: &Tools, folder: &Path, archive: &mut File) -> Result<()> {
     let mut list = tools.busybox();
     // What only documents is left out: the archive lies in the machine's memory.
-    list.args(["find", ".", "-path", "./usr/share", "-prune", "-o", "-print"]).current_dir(folder).stdout(Stdio::piped());
+    list.args(["find", ".", "-path", "./usr/share", "-prune", "-o", "-print"])
+        .current_dir(folder)
+        .stdout(Stdio::piped());
     let mut list = list.spawn().context("cannot run busybox")?;
     let names = list.stdout.take().context("busybox has no output")?;
     let mut pack = tools.busybox();

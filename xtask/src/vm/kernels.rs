@@ -80,7 +80,8 @@ impl Kernel {
 
     fn in_folder(folder: &Path) -> Result<Self> {
         // Where things lie changed over the years.
-        let modules = ["lib/modules", "usr/lib/modules"].iter().find_map(|path| only_child(&folder.join(path)));
+        let modules =
+            ["lib/modules", "usr/lib/modules"].iter().find_map(|path| only_child(&folder.join(path)));
         let modules = modules.with_context(|| format!("no modules in {}", folder.display()))?;
         let image = [folder.join("boot"), modules.clone()].iter().find_map(|folder| image(folder));
         let image = image.with_context(|| format!("no kernel image in {}", folder.display()))?;
@@ -94,9 +95,9 @@ fn only_child(folder: &Path) -> Option<PathBuf> {
 
 fn image(folder: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok);
-    entries.map(|entry| entry.path()).find(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
-    })
+    entries
+        .map(|entry| entry.path())
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
 }
 
 /// The packages that make up the newest kernel of a series. Since 7.2 image and modules are packages of their own.
@@ -109,15 +110,17 @@ fn packages(names: &[String], series: &Series) -> Result<Vec<String>> {
     let is_wanted = |version: &str| match series {
         // A name without a point release is a package without content.
         Series::Newest => numbers(version).len() > 2,
-        Series::Version(series) => version.strip_prefix(series.as_str()).is_some_and(|rest| {
-            rest.starts_with(['.', '-', '+']) && numbers(version).len() > 2
-        }),
+        Series::Version(series) => version
+            .strip_prefix(series.as_str())
+            .is_some_and(|rest| rest.starts_with(['.', '-', '+']) && numbers(version).len() > 2),
     };
     let of = |part: &str| {
-        let versions = names.iter().filter_map(|name| version(name, part)).filter(|version| is_wanted(version));
+        let versions =
+            names.iter().filter_map(|name| version(name, part)).filter(|version| is_wanted(version));
         versions.map(|version| (version, part.to_owned())).collect::<Vec<_>>()
     };
-    let mut kernels: Vec<(String, String)> = ["image", "binary", "binary-unsigned"].iter().flat_map(|p| of(p)).collect();
+    let mut kernels: Vec<(String, String)> =
+        ["image", "binary", "binary-unsigned"].iter().flat_map(|p| of(p)).collect();
     // With modules apart, the package named image holds none.
     kernels.retain(|(version, part)| part != "image" || !names.contains(&name("modules", version)));
     kernels.sort_by_key(|(version, _)| numbers(version));

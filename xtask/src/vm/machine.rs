@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader},
+    io::BufReader,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -59,8 +59,11 @@ impl Qemu {
 
     /// Boots, follows the machine until it is through with all jobs, and returns what they said.
     pub(super) fn run(&self, kernel: &Path, archive: &Path, progress: &ProgressBar) -> Result<Run> {
-        let console = tempfile::NamedTempFile::new_in(folder()).context("cannot make a file for the console")?;
-        let mut machine = Running { child: self.command(kernel, archive, console.path()).spawn().context("cannot run qemu")? };
+        let console =
+            tempfile::NamedTempFile::new_in(folder()).context("cannot make a file for the console")?;
+        let mut machine = Running {
+            child: self.command(kernel, archive, console.path()).spawn().context("cannot run qemu")?,
+        };
         let output = machine.child.stdout.take().context("qemu has no output")?;
         let lines = in_background(BufReader::new(output));
         let outcome = follow(&lines, console.path(), progress);
@@ -133,7 +136,9 @@ fn follow(lines: &Receiver<String>, console: &Path, progress: &ProgressBar) -> R
             Err(RecvTimeoutError::Timeout) => {
                 let text = fs::read(console).unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
-                if let Some(panic) = PANICS.iter().find_map(|panic| text.lines().find(|line| line.contains(panic))) {
+                if let Some(panic) =
+                    PANICS.iter().find_map(|panic| text.lines().find(|line| line.contains(panic)))
+                {
                     bail!("the kernel panicked: {panic}");
                 }
                 if text.len() > seen {
@@ -143,7 +148,9 @@ fn follow(lines: &Receiver<String>, console: &Path, progress: &ProgressBar) -> R
                     bail!("silent for {} s{}", PATIENCE.as_secs(), where_in(current.as_ref()));
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => bail!("the machine ended early{}", where_in(current.as_ref())),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the machine ended early{}", where_in(current.as_ref()))
+            }
         }
     }
 }
@@ -199,7 +206,15 @@ mod tests {
     #[test]
     fn each_jobs_output_and_code_are_kept_apart() {
         let run = told(&[
-            "@@ kernel 6.1.0-56", "@@ begin one", "a", "b", "@@ end one 0", "noise", "@@ begin two", "@@ end two 101", "@@ done",
+            "@@ kernel 6.1.0-56",
+            "@@ begin one",
+            "a",
+            "b",
+            "@@ end one 0",
+            "noise",
+            "@@ begin two",
+            "@@ end two 101",
+            "@@ done",
         ])
         .expect("it was done");
         assert_eq!(run.kernel, "6.1.0-56");

@@ -99,20 +99,23 @@ impl Lab {
     fn examine(&self, series: &Series, options: &Options) -> Result<Entry> {
         self.progress.set_message(format!("fetching kernel {series}"));
         let kernel = Kernel::fetch(series, options.refresh, &self.progress)?;
-        let first = self.boot(&kernel, &[Job::new("probe", "/t/debug/interceptor probe --json"), load()])?;
-        let probe: Value = serde_json::from_str(&outcome(&first, "probe")?.output)
+        let first = self.boot(
+            &kernel,
+            &[Job::new(REPORT, "/t/debug/interceptor probe --json"), Job::new(PROBE, "/t/debug/deps/probe")],
+        )?;
+        let probe: Value = serde_json::from_str(&outcome(&first, REPORT)?.output)
             .context("the probe printed something else than JSON")?;
         let mut entry = Entry::new(series, &first.kernel, &probe)?;
-        entry.add_tests("probe", outcome(&first, "load")?);
+        entry.add_tests(PROBE, outcome(&first, PROBE)?);
         if options.smoke {
             return Ok(entry);
         }
         let second = self.boot(&kernel, &self.jobs(&entry, &options.arguments))?;
-        for test in self.programs.tests() {
+        for test in self.tests() {
             entry.add_tests(test, outcome(&second, test)?);
         }
-        if let Some(parity) = second.jobs.get(PARITY) {
-            entry.add_scenarios(parity)?;
+        if options.arguments.is_empty() {
+            entry.add_scenarios(outcome(&second, PARITY)?)?;
         }
         Ok(entry)
     }
@@ -120,7 +123,8 @@ impl Lab {
     fn jobs(&self, entry: &Entry, arguments: &[String]) -> Vec<Job> {
         let arguments: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
         let arguments = arguments.join(" ");
-        let tests = self.programs.tests().map(|test| Job::new(test, &format!("/t/debug/deps/{test} {arguments}")));
+        let tests =
+            self.programs.tests().map(|test| Job::new(test, &format!("/t/debug/deps/{test} {arguments}")));
         let mut jobs: Vec<_> = tests.collect();
         if arguments.is_empty() {
             // What `auto` takes is what must be like iptables.
@@ -130,6 +134,11 @@ impl Lab {
         jobs
     }
 
+    /// Test programs for the second time; the first has had its own.
+    fn tests(&self) -> impl Iterator<Item = &str> {
+        self.programs.tests().filter(|test| *test != PROBE)
+    }
+
     fn boot(&self, kernel: &Kernel, jobs: &[Job]) -> Result<Run> {
         let archive = tempfile::NamedTempFile::new_in(folder()).context("cannot make the archive")?;
         guest::archive(archive.path(), &self.tools, kernel, &self.programs, jobs)?;
@@ -137,11 +146,10 @@ impl Lab {
     }
 }
 
+const REPORT: &str = "report";
 const PARITY: &str = "scenarios";
-
-fn load() -> Job {
-    Job::new("load", "/t/debug/deps/probe")
-}
+/// The test program that loads everything and holds that against the probe.
+const PROBE: &str = "probe";
 
 impl Job {
     fn new(name: &str, command: &str) -> Self {

@@ -23,7 +23,8 @@ impl Programs {
     /// Builds them; cargo's own progress goes to standard error.
     pub(super) fn build() -> Result<Self> {
         let command = executables(&["build", "--package", "interceptor", "--bin", "interceptor"])?;
-        let (_, command) = command.into_iter().next().context("cargo named no executable for `interceptor`")?;
+        let (_, command) =
+            command.into_iter().next().context("cargo named no executable for `interceptor`")?;
         let tests = executables(&["test", "--no-run", "--package", "interceptor-tests"])?;
         // A package's own units need no other kernel.
         let tests = tests.into_iter().filter(|(name, _)| name != "interceptor_tests").collect();
@@ -54,11 +55,8 @@ fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     cargo.args(["--config", &format!(r#"target.{TARGET}.rustflags=["-C","target-feature=+crt-static"]"#)]);
     // The archive they go into lies in the machine's memory.
     cargo.args(["--config", "profile.dev.debug=0"]);
-    let output = cargo
-        .current_dir(workspace::root())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
+    let output =
+        cargo.current_dir(workspace::root()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the build failed ({}); cargo says why above", output.status);
     let messages = output.stdout.split(|byte| *byte == b'\n');
     let messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());

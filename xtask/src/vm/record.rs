@@ -24,11 +24,23 @@ impl Entry {
     /// What the probe says of the kernel.
     pub(super) fn new(series: &Series, kernel: &str, probe: &Value) -> Result<Self> {
         let grades = probe["grades"].as_array().context("the probe gives no grades")?;
-        let grade = grades.iter().find(|grade| grade["backend"] == "ebpf").context("the probe gives no grade of ebpf")?;
-        let auto = probe["auto"]["Ok"]["backend"].as_str().unwrap_or("nothing").to_owned();
+        let grade = grades
+            .iter()
+            .find(|grade| grade["backend"] == "ebpf")
+            .context("the probe gives no grade of ebpf")?;
+        let auto = probe["auto"]["takes"]["backend"].as_str().unwrap_or("nothing").to_owned();
         let (series, kernel) = (series.to_string(), kernel.to_owned());
         let grade = grade_text(&grade["grade"]);
-        Ok(Self { series, kernel, grade, auto, passed: 0, failures: Vec::new(), scenarios: 0, differences: 0 })
+        Ok(Self {
+            series,
+            kernel,
+            grade,
+            auto,
+            passed: 0,
+            failures: Vec::new(),
+            scenarios: 0,
+            differences: 0,
+        })
     }
 
     pub(super) fn takes_ebpf(&self) -> bool {
@@ -52,8 +64,10 @@ impl Entry {
             .with_context(|| format!("parity printed something else than JSON:\n{}", outcome.output))?;
         let rows = report["rows"].as_array().context("the report of parity has no rows")?;
         self.scenarios = rows.len();
-        let objections: Vec<_> =
-            rows.iter().filter(|row| !matches!(row["verdict"]["is"].as_str(), Some("equal" | "expected"))).collect();
+        let objections: Vec<_> = rows
+            .iter()
+            .filter(|row| row["verdict"] == "failed" || row["verdict"]["different"].is_array())
+            .collect();
         self.differences = objections.len();
         if !objections.is_empty() {
             self.failures.push(format!("connections that differ:\n{objections:#?}"));
@@ -162,7 +176,7 @@ mod tests {
     fn failures_of_a_test_program_are_counted_by_its_lines() {
         let probe = serde_json::json!({
             "grades": [{"backend": "ebpf", "grade": {"is": "partial", "lost": ["trace"]}}],
-            "auto": {"Ok": {"backend": "ebpf"}},
+            "auto": {"takes": {"backend": "ebpf"}},
         });
         let mut entry = Entry::new(&Series::Newest, "7.3.4", &probe).expect("a whole report");
         assert_eq!(entry.grade, "without trace");
