@@ -284,12 +284,14 @@ fn load_type_information() -> io::Result<OwnedFd> {
         size: u32,
         log_size: u32,
         log_level: u32,
+        // The kernel refuses a request with anything but zeros behind what it knows.
+        padding: u32,
     }
     let mut data: Vec<u8> = HEADER.iter().chain(&INT).flat_map(|word| word.to_le_bytes()).collect();
     data.extend_from_slice(NAMES);
     let size = u32::try_from(data.len()).map_err(io::Error::other)?;
     descriptor(bpf(
         BPF_BTF_LOAD,
-        &Request { data: data.as_ptr() as u64, log: 0, size, log_size: 0, log_level: 0 },
+        &Request { data: data.as_ptr() as u64, log: 0, size, log_size: 0, log_level: 0, padding: 0 },
     )?)
 }

@@ -84,7 +84,7 @@ impl Qemu {
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]);
         command.args(["-nographic", "-nodefaults", "-no-reboot", "-monitor", "none"]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(archive);
-        command.args(["-append", "console=ttyS0 panic=-1 oops=panic quiet"]);
+        command.args(["-append", "console=ttyS0 panic=-1 oops=panic no_timer_check quiet"]);
         command.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         command

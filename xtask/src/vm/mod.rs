@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-pub(crate) use self::{debian::obstacle, kernels::Series};
+pub(crate) use self::kernels::Series;
 use self::{
     guest::{Job, Tools},
     kernels::Kernel,
@@ -112,7 +112,9 @@ impl Lab {
         }
         let second = self.boot(&kernel, &self.jobs(&entry, &options.arguments))?;
         for test in self.tests() {
-            entry.add_tests(test, outcome(&second, test)?);
+            if let Some(outcome) = second.jobs.get(test) {
+                entry.add_tests(test, outcome);
+            }
         }
         if options.arguments.is_empty() {
             entry.add_scenarios(outcome(&second, PARITY)?)?;
@@ -127,8 +129,8 @@ impl Lab {
             self.programs.tests().map(|test| Job::new(test, &format!("/t/debug/deps/{test} {arguments}")));
         let mut jobs: Vec<_> = tests.collect();
         if arguments.is_empty() {
-            // What `auto` takes is what must be like iptables.
-            let right = if entry.takes_ebpf() { "ebpf" } else { "iptables-legacy" };
+            // What `auto` takes must be like iptables.
+            let right = entry.auto();
             jobs.push(Job::new(PARITY, &format!("/t/debug/interceptor parity --right {right} --json")));
         }
         jobs

@@ -43,8 +43,9 @@ impl Entry {
         })
     }
 
-    pub(super) fn takes_ebpf(&self) -> bool {
-        self.auto == "ebpf"
+    /// The backend that `auto` takes.
+    pub(super) fn auto(&self) -> &str {
+        &self.auto
     }
 
     /// Counts what a test program said.
