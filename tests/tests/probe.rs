@@ -46,7 +46,16 @@ fn every_program_loads_exactly_where_the_probe_says_so() -> anyhow::Result<()> {
     for loading in &loadings {
         let lacking = &predicted[loading.program];
         match &loading.outcome {
-            Ok(()) => assert!(lacking.is_empty(), "{} loads without {lacking:?}", loading.program),
+            Ok(steps) => {
+                assert!(lacking.is_empty(), "{} loads without {lacking:?}", loading.program);
+                // The limit is a million; other kernels follow more ways through the same program.
+                assert!(
+                    steps.is_none_or(|steps| steps < 100_000),
+                    "{} takes {steps:?} steps",
+                    loading.program
+                );
+                println!("{}: {steps:?} steps of the verifier", loading.program);
+            }
             Err(error) => assert!(!lacking.is_empty(), "{} is refused, unforeseen: {error}", loading.program),
         }
     }

@@ -6,7 +6,10 @@ use interceptor_ebpf::{
     policy::Tables,
 };
 
-use super::maps::{PolicyTable, WORKLOADS};
+use super::{
+    forget::Forget,
+    maps::{PolicyTable, WORKLOADS},
+};
 
 /// The tables of one workload.
 pub(crate) struct KernelTables {
@@ -34,6 +37,12 @@ impl KernelTables {
         Ok(Self { table, workload: Workload::of_entry(entry) })
     }
 
+    /// What makes the verifier forget.
+    #[inline(always)]
+    pub(crate) fn forget(&self) -> Forget<'_> {
+        Forget(self.workload)
+    }
+
     /// What capture and routes say of an address; nothing if no route leads to it.
     #[inline(always)]
     pub(crate) fn address(&self, address: &Address) -> Option<&'static Entry> {
@@ -48,9 +57,8 @@ impl KernelTables {
 
     #[inline(always)]
     fn marks(&self, subject: Subject, key: EntryKey) -> Marks {
-        self.table
-            .get(&Key::new(EntryKey::full_bits(subject), key))
-            .map_or(Marks::default(), |entry| entry.marks)
+        let entry = self.table.get(&Key::new(EntryKey::full_bits(subject), key));
+        Marks(self.forget().word(entry.map_or(0, |entry| entry.marks.0)))
     }
 
     #[inline(always)]

@@ -62,8 +62,15 @@ impl Object {
         self.load(STEER)
     }
 
+    /// Loads a program, and tells how many instructions the verifier followed, where the kernel does (Linux 5.16).
+    pub(super) fn load_counting(&mut self, name: &'static str) -> Result<Option<u32>, DatapathError> {
+        self.load(name)?;
+        let info = self.ebpf.program(name).map(|program| program.info());
+        Ok(info.and_then(Result::ok).and_then(|info| info.verified_instruction_count()))
+    }
+
     #[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of these four types only")]
-    pub(super) fn load(&mut self, name: &'static str) -> Result<BorrowedFd<'_>, DatapathError> {
+    fn load(&mut self, name: &'static str) -> Result<BorrowedFd<'_>, DatapathError> {
         let program = self.ebpf.program_mut(name).ok_or(DatapathError::NoProgram { name })?;
         let loaded = match program {
             Program::CgroupSockAddr(program) => program.load(),
