@@ -53,7 +53,7 @@ fn decide(
     let ids = bpf_get_current_uid_gid();
     let facts = Outgoing {
         protocol,
-        destination: *entry,
+        destination: entry,
         is_v4: original.0.address.is_v4(),
         port: original.0.port,
         source,

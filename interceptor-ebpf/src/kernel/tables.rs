@@ -3,7 +3,7 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use interceptor_ebpf::{
     abi::{Address, Entry, EntryKey, Marks, Subject, Workload},
-    policy::Tables,
+    policy::{Decision, Tables},
 };
 
 use super::{
@@ -52,7 +52,7 @@ impl KernelTables {
     /// Whether an address is local to the namespace.
     #[inline(always)]
     pub(crate) fn is_local(&self, address: &Address) -> bool {
-        self.address(address).is_some_and(|entry| entry.marks.has(Marks::LOCAL))
+        self.address(address).is_some_and(|entry| entry.has(Marks::LOCAL))
     }
 
     #[inline(always)]
@@ -101,5 +101,10 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn interface(&self, interface: u32) -> Marks {
         self.id_marks(Subject::Interface, interface)
+    }
+
+    #[inline(always)]
+    fn settled(&self, decision: Decision) -> Decision {
+        self.forget().decision(&decision)
     }
 }
