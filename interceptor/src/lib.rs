@@ -4,6 +4,7 @@ pub mod capture;
 pub mod cgroup;
 pub mod datapath;
 pub mod decide;
+pub mod doctor;
 pub mod nat;
 pub mod netns;
 pub mod parity;

@@ -3,6 +3,7 @@
 mod actor;
 mod apply;
 mod backend;
+mod doctor;
 mod explain;
 mod import;
 mod output;
@@ -53,6 +54,7 @@ enum Command {
     Explain(Box<explain::Args>),
     Import(import::Args),
     Probe(probe::Args),
+    Doctor(doctor::Args),
     Parity(parity::Args),
     #[command(hide = true)]
     Actor(actor::ActorArgs),
@@ -71,6 +73,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Rules(args) => rules::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Doctor(args) => doctor::run(&args, state),
         Command::Probe(args) => probe::run(&args, state),
         Command::Parity(args) => parity::run(&args),
         Command::Actor(args) => actor::act(&args),

@@ -6,6 +6,7 @@ mod adopt;
 mod enrol;
 mod error;
 mod maps;
+mod neighbours;
 mod object;
 mod rehearsal;
 mod rights;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 pub use self::{
     enrol::{Change, Enrolment, Outcome, enrol, release, uninstall},
     error::DatapathError,
+    neighbours::{Neighbour, neighbours},
     rehearsal::{Loading, rehearse},
     state::BPFFS,
     status::{HookStatus, Status, WorkloadStatus, status},

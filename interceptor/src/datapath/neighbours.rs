@@ -51,7 +51,12 @@ pub fn neighbours(status: &Status, netns: &Netns) -> Result<Vec<Neighbour>, Data
     let steering = query(netns.path(), AttachType::SkLookup)?;
     for (index, program) in steering.iter().enumerate().filter(|(_, program)| named(**program) != "steer") {
         let ours = steering.iter().position(|program| named(*program) == "steer").unwrap_or(0);
-        found.push(Neighbour { hook: "steer", program: *program, name: named(*program), runs_before: index < ours });
+        found.push(Neighbour {
+            hook: "steer",
+            program: *program,
+            name: named(*program),
+            runs_before: index < ours,
+        });
     }
     Ok(found)
 }
@@ -72,7 +77,11 @@ fn folder_of(id: u64) -> Result<Option<PathBuf>, DatapathError> {
             return Ok(Some(folder));
         }
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        folders.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        folders.extend(
+            entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
     }
     Ok(None)
 }

@@ -80,6 +80,38 @@ pub(super) fn create_link(program: BorrowedFd<'_>, target: &File, attach: Attach
     descriptor(bpf(BPF_LINK_CREATE, &request)?)
 }
 
+/// Ids of the programs that run for a hook of a cgroup or namespace, those of its ancestors among them, in their order.
+pub(super) fn effective_programs(target: &File, attach: AttachType) -> io::Result<Vec<u32>> {
+    const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+    /// More than the kernel lets run on one hook of a cgroup (`BPF_CGROUP_MAX_PROGS`).
+    const ROOM: usize = 1024;
+    #[repr(C)]
+    struct Request {
+        target: RawFd,
+        attach: u32,
+        flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        padding: u32,
+    }
+    let mut ids = vec![0_u32; ROOM];
+    // A namespace has no ancestors, and the kernel refuses to be asked for them.
+    let flags = if attach == AttachType::SkLookup { 0 } else { BPF_F_QUERY_EFFECTIVE };
+    let mut request = Request {
+        target: target.as_raw_fd(),
+        attach: attach as u32,
+        flags,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: 1024,
+        padding: 0,
+    };
+    bpf_answering(BPF_PROG_QUERY, &mut request)?;
+    ids.truncate(request.count as usize);
+    Ok(ids)
+}
+
 /// Gives a link or program a name in bpffs, which keeps it alive.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
@@ -130,6 +162,7 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 const BPF_OBJ_PIN: u32 = 6;
 const BPF_OBJ_GET: u32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
+const BPF_PROG_QUERY: u32 = 16;
 const BPF_LINK_CREATE: u32 = 28;
 
 #[repr(C)]
@@ -145,6 +178,14 @@ pub(super) fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
     // pointers say, which live as long as the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(request), size_of::<T>()) };
+    i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+/// One bpf(2) call that answers in its request.
+fn bpf_answering<T>(command: u32, request: &mut T) -> io::Result<i32> {
+    // SAFETY: as in `bpf`; the kernel may write to the request itself, which is ours alone.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(request), size_of::<T>()) };
     i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
 }
 

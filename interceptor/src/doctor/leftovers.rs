@@ -16,8 +16,8 @@ const LINKERD: &str = "PROXY_INIT_";
 pub(super) fn rules(netns: &Netns) -> Result<Vec<Finding>, DoctorError> {
     Ok(netns.run(|| {
         let families = Family::ALL.into_iter();
-        let binaries =
-            families.flat_map(|family| [Variant::Legacy, Variant::Nft].map(|kind| Binary::named(family, kind)));
+        let binaries = families
+            .flat_map(|family| [Variant::Legacy, Variant::Nft].map(|kind| Binary::named(family, kind)));
         binaries.flatten().filter_map(|binary| of(&binary)).collect()
     })?)
 }
@@ -28,7 +28,11 @@ fn of(binary: &Binary) -> Option<Finding> {
         Ok(loaded) => loaded,
         Err(error) => {
             let advice = format!("read them with `{}-save`", binary.name);
-            return Some(Finding::new(format!("{} has rules of an unknown kind: {error}", binary.name), why, advice));
+            return Some(Finding::new(
+                format!("{} has rules of an unknown kind: {error}", binary.name),
+                why,
+                advice,
+            ));
         }
     };
     let mut chains = loaded.tables.values().flat_map(|table| table.chains.keys());

@@ -75,7 +75,10 @@ pub fn examine(state: &Path, netns: &Netns) -> Result<Vec<Finding>, DoctorError>
 
 /// Nat rules beside eBPF.
 fn doubled(finding: Finding) -> Finding {
-    Finding { why: "connections are redirected twice, and the proxy is told a wrong original destination", ..finding }
+    Finding {
+        why: "connections are redirected twice, and the proxy is told a wrong original destination",
+        ..finding
+    }
 }
 
 /// Routing rules that choose a table the mirror of routes does not hold.

@@ -49,7 +49,8 @@ fn impostors(
     }
     let is_proxy = |process: &&Process| {
         process.fd().is_ok_and(|all| {
-            all.flatten().any(|one| matches!(one.target, FDTarget::Socket(inode) if listeners.contains(&inode)))
+            all.flatten()
+                .any(|one| matches!(one.target, FDTarget::Socket(inode) if listeners.contains(&inode)))
         })
     };
     let proxies: BTreeSet<i32> = inside.iter().filter(is_proxy).map(|process| process.pid).collect();
@@ -58,7 +59,9 @@ fn impostors(
     let is_kin = |process: &&Process| {
         process.stat().is_ok_and(|stat| {
             proxies.contains(&stat.ppid)
-                || proxies.iter().any(|proxy| Process::new(*proxy).and_then(|one| one.stat()).is_ok_and(|one| one.ppid == process.pid))
+                || proxies.iter().any(|proxy| {
+                    Process::new(*proxy).and_then(|one| one.stat()).is_ok_and(|one| one.ppid == process.pid)
+                })
         })
     };
     let others = inside.iter().filter(has_user).filter(|process| !proxies.contains(&process.pid));
@@ -88,7 +91,9 @@ fn listeners(workload: &WorkloadStatus) -> Result<BTreeSet<u64>, DoctorError> {
 fn sandbox(inside: &[Process]) -> Option<Finding> {
     let names = inside.iter().filter_map(|process| process.stat().ok()).map(|stat| stat.comm);
     let (name, kind) = names
-        .filter_map(|name| SANDBOXES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, kind)| (name, *kind)))
+        .filter_map(|name| {
+            SANDBOXES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, kind)| (name, *kind))
+        })
         .next()?;
     Some(Finding::new(
         format!("the workload runs in {kind} ({name})"),
@@ -102,7 +107,8 @@ fn network_classes(inside: &[Process]) -> Option<Finding> {
     let process = inside.iter().find(|process| {
         process.cgroups().is_ok_and(|all| {
             all.0.iter().any(|one| {
-                one.pathname != "/" && one.controllers.iter().any(|name| name == "net_cls" || name == "net_prio")
+                one.pathname != "/"
+                    && one.controllers.iter().any(|name| name == "net_cls" || name == "net_prio")
             })
         })
     })?;

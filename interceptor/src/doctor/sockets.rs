@@ -51,7 +51,8 @@ fn older(workload: &WorkloadStatus, entries: &[TcpNetEntry]) -> Option<Finding> 
             && !listens(entries, entry.local_address.port())
             && ![workload.outbound_port, workload.inbound_port].contains(&entry.remote_address.port())
     };
-    let direct: Vec<SocketAddr> = entries.iter().filter(is_direct).map(|entry| entry.remote_address).collect();
+    let direct: Vec<SocketAddr> =
+        entries.iter().filter(is_direct).map(|entry| entry.remote_address).collect();
     let first = direct.first()?;
     let named: Vec<_> = direct.iter().take(NAMED).map(ToString::to_string).collect();
     let more = direct.len().saturating_sub(NAMED);
