@@ -104,7 +104,7 @@ impl Decider {
             Path::Outgoing { uid, gid, mark, .. } => {
                 let facts = Outgoing {
                     protocol,
-                    destination,
+                    destination: &destination,
                     is_v4: packet.destination.is_ipv4(),
                     port: packet.port,
                     source: packet.source.into(),

@@ -147,7 +147,7 @@ impl Netns {
 }
 
 /// `SO_NETNS_COOKIE` (Linux 5.14); nix has no name for it.
-fn netns_cookie(socket: &OwnedFd) -> nix::Result<u64> {
+pub(crate) fn netns_cookie(socket: &OwnedFd) -> nix::Result<u64> {
     let mut cookie = 0_u64;
     let mut length: libc::socklen_t = 8;
     // SAFETY: the kernel writes at most `length` bytes to the cookie, and the length.

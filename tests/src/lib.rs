@@ -94,7 +94,7 @@ impl<'w> Product<'w> {
 
     /// The command line that enrols a pod.
     pub fn apply_command(&self, pod: Place, capture: &[&str]) -> anyhow::Result<Command> {
-        let mut command = self.command(&["apply"]);
+        let mut command = self.command(&["apply", "--backend", "ebpf"]);
         command.args(capture).arg("--netns").arg(self.world.namespace(pod)?.path());
         command.arg("--cgroup").arg(self.world.cgroup());
         Ok(command)

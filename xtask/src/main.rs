@@ -1,4 +1,4 @@
-//! The commands of this repository: `cargo xtask setup`, `test` and `demo`.
+//! The commands of this repository: `cargo xtask setup`, `test`, `vm` and `demo`.
 //!
 //! Nothing here may depend on the `interceptor` crate: its build needs the linker that `setup` installs.
 
@@ -8,6 +8,7 @@ mod preflight;
 mod process;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::{
@@ -24,6 +25,8 @@ enum Command {
     Setup,
     /// Build, then run every test: units, and behaviour in real namespaces (as root).
     Test(test::Options),
+    /// Run the behaviour tests on real kernels, in emulated machines.
+    Vm(vm::Options),
     /// Show the same connections without interception, under iptables and under eBPF (as root).
     Demo(demo::Options),
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Setup => setup::run(),
         Command::Test(options) => test::run(options),
+        Command::Vm(options) => vm::run(&options),
         Command::Demo(options) => demo::run(&options),
     };
     match result {

@@ -56,6 +56,19 @@ pub struct Marks(pub u32);
 assert_size!(EntryKey, 20);
 assert_size!(Entry, 40);
 
+impl Entry {
+    /// Whether all of these hold of the subject.
+    ///
+    /// Read anew each time: what the kernel's verifier learns from one test of a word that stays in a register makes
+    /// ways through a program differ that would else be one.
+    #[inline(always)]
+    #[must_use]
+    pub fn has(&self, marks: Marks) -> bool {
+        // SAFETY: the reference is valid for reads.
+        unsafe { (&raw const self.marks).read_volatile() }.has(marks)
+    }
+}
+
 impl Marks {
     /// The address is local to the namespace: the route leads to `lo` (`-o lo`).
     pub const LOCAL: Self = Self(1);

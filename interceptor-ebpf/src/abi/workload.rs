@@ -58,6 +58,16 @@ impl Workload {
         unsafe { &*core::ptr::from_ref(entry).cast::<Self>() }
     }
 
+    /// Whether any of these is switched on.
+    ///
+    /// Read anew each time, as [`Entry::has`] does.
+    #[inline(always)]
+    #[must_use]
+    pub fn any(&self, switches: Switches) -> bool {
+        // SAFETY: the reference is valid for reads.
+        unsafe { (&raw const self.switches).read_volatile() }.any(switches)
+    }
+
     /// The port of a listener, in host order.
     #[inline(always)]
     #[must_use]
@@ -72,9 +82,9 @@ impl Workload {
     /// Where a connection to `original` is rewritten to for a listener.
     #[inline(always)]
     #[must_use]
-    pub const fn target(&self, original: &OriginalDestination, listener: Listener) -> Target {
+    pub fn target(&self, original: &OriginalDestination, listener: Listener) -> Target {
         let spread = if original.0.address.is_v4() { Switches::SPREAD } else { Switches::SPREAD_V6 };
-        let address = if self.switches.any(spread) {
+        let address = if self.any(spread) {
             original.spread_address()
         } else {
             original.0.address.loopback_of_family()

@@ -47,7 +47,7 @@ fn send(context: &SocketAddress) -> i32 {
         Err(told) => return told,
     };
     // Only DNS is captured over UDP; every other datagram leaves here, uncounted.
-    if !tables.workload().switches.any(Switches::DNS) {
+    if !tables.workload().any(Switches::DNS) {
         return ALLOW;
     }
     if context.socket().local().port == tables.workload().dns_port {
@@ -99,7 +99,7 @@ fn ask(context: &SocketAddress, workload: u64, tables: &KernelTables) -> Result<
 /// The address that stands for a server, noted so that its answers are known by it.
 #[inline(always)]
 fn resolver(workload: u64, call: &Call, tables: &KernelTables) -> Result<Address, Failure> {
-    let switches = tables.workload().switches;
+    let switches = tables.workload();
     let spread = if call.original.0.address.is_v4() { Switches::SPREAD } else { Switches::SPREAD_V6 };
     if !switches.any(spread) {
         return Err(Failure::Resolver);

@@ -57,7 +57,7 @@ fn answer(context: *mut bpf_sockopt, level: i32) {
         let workload = unsafe { bpf_get_netns_cookie(context.cast()) };
         let Ok(tables) = KernelTables::of(workload) else { return };
         // Without rules for IPv6, conntrack follows none of its connections and has no answer either.
-        if level == SOL_IPV6 && !tables.workload().switches.any(Switches::IPV6) {
+        if level == SOL_IPV6 && !tables.workload().any(Switches::IPV6) {
             return;
         }
     }

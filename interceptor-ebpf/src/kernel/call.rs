@@ -8,6 +8,7 @@ use interceptor_ebpf::{
 
 use super::{
     context::{Socket, SocketAddress},
+    forget::Forget,
     records,
     tables::KernelTables,
 };
@@ -26,12 +27,15 @@ impl Call {
     #[inline(always)]
     pub(crate) fn of(context: &SocketAddress, protocol: Protocol, tables: &KernelTables) -> Self {
         let socket = context.socket();
-        let bound = Bound::of(socket);
+        let forget = tables.forget();
+        let bound = Bound::of(socket).forgotten(forget);
         let original = destination(context.endpoint(), &bound.by_application);
+        let original = OriginalDestination(forget.endpoint(&original.0));
         let (source, decision) = match tables.address(&original.0.address) {
             Some(entry) => decide(protocol, socket, &bound, &original, entry, tables),
             None => (Address::UNSPECIFIED_V6, Decision::pass(Reason::NoRoute)),
         };
+        let (source, decision) = (forget.address(&source), forget.decision(&decision));
         Self { socket, bound, original, source, decision }
     }
 }
@@ -49,7 +53,7 @@ fn decide(
     let ids = bpf_get_current_uid_gid();
     let facts = Outgoing {
         protocol,
-        destination: *entry,
+        destination: entry,
         is_v4: original.0.address.is_v4(),
         port: original.0.port,
         source,
@@ -94,6 +98,17 @@ impl Bound {
         let by_us = is_bound && records::get(socket).is_some_and(|record| record.bound_here == 1);
         let by_application = if by_us { Address::UNSPECIFIED_V6 } else { local.address };
         Self { address: local.address, port: local.port, by_application, by_us }
+    }
+
+    /// The same, without what the verifier knows of it.
+    #[inline(always)]
+    fn forgotten(self, forget: Forget<'_>) -> Self {
+        Self {
+            address: forget.address(&self.address),
+            port: self.port,
+            by_application: forget.address(&self.by_application),
+            by_us: forget.flag(self.by_us),
+        }
     }
 
     /// Whether an address can still be bound: not once the socket has one, or a port.

@@ -3,6 +3,7 @@
 pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod count;
+pub(crate) mod forget;
 pub(crate) mod maps;
 pub(crate) mod outcome;
 pub(crate) mod records;

@@ -57,7 +57,7 @@ pub(crate) fn tell(workload: u64, tables: &KernelTables, outcome: Result<Reason,
         Err(Failure::Resolver) => (Reason::ResolverFailed, ENOMEM),
     };
     count(workload, reason);
-    if tables.workload().switches.any(Switches::BYPASS_ON_ERROR) { ALLOW } else { deny(errno) }
+    if tables.workload().any(Switches::BYPASS_ON_ERROR) { ALLOW } else { deny(errno) }
 }
 
 #[inline(always)]

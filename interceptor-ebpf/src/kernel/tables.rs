@@ -3,10 +3,13 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use interceptor_ebpf::{
     abi::{Address, Entry, EntryKey, Marks, Subject, Workload},
-    policy::Tables,
+    policy::{Decision, Tables},
 };
 
-use super::maps::{PolicyTable, WORKLOADS};
+use super::{
+    forget::Forget,
+    maps::{PolicyTable, WORKLOADS},
+};
 
 /// The tables of one workload.
 pub(crate) struct KernelTables {
@@ -34,6 +37,12 @@ impl KernelTables {
         Ok(Self { table, workload: Workload::of_entry(entry) })
     }
 
+    /// What makes the verifier forget.
+    #[inline(always)]
+    pub(crate) fn forget(&self) -> Forget<'_> {
+        Forget(self.workload)
+    }
+
     /// What capture and routes say of an address; nothing if no route leads to it.
     #[inline(always)]
     pub(crate) fn address(&self, address: &Address) -> Option<&'static Entry> {
@@ -43,14 +52,13 @@ impl KernelTables {
     /// Whether an address is local to the namespace.
     #[inline(always)]
     pub(crate) fn is_local(&self, address: &Address) -> bool {
-        self.address(address).is_some_and(|entry| entry.marks.has(Marks::LOCAL))
+        self.address(address).is_some_and(|entry| entry.has(Marks::LOCAL))
     }
 
     #[inline(always)]
     fn marks(&self, subject: Subject, key: EntryKey) -> Marks {
-        self.table
-            .get(&Key::new(EntryKey::full_bits(subject), key))
-            .map_or(Marks::default(), |entry| entry.marks)
+        let entry = self.table.get(&Key::new(EntryKey::full_bits(subject), key));
+        Marks(self.forget().word(entry.map_or(0, |entry| entry.marks.0)))
     }
 
     #[inline(always)]
@@ -93,5 +101,10 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn interface(&self, interface: u32) -> Marks {
         self.id_marks(Subject::Interface, interface)
+    }
+
+    #[inline(always)]
+    fn settled(&self, decision: Decision) -> Decision {
+        self.forget().decision(&decision)
     }
 }

@@ -1,7 +1,7 @@
 //! Connections and datagrams the workload sends: nat OUTPUT.
 
 use super::{Decision, Reason, Tables, incoming::by_port, pass, redirect};
-use crate::abi::{Address, Entry, Listener, Marks, Switches};
+use crate::abi::{Address, Entry, Listener, Marks, Switches, Workload};
 
 /// Port of DNS servers (RFC 1035).
 pub const DNS_PORT: u16 = 53;
@@ -11,11 +11,11 @@ const SELF_CALL_MARK: u32 = 1338;
 
 /// Facts about a connection that is about to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct Outgoing {
+pub struct Outgoing<'a> {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// What capture and routes say of the destination address.
-    pub destination: Entry,
+    pub destination: &'a Entry,
     /// Whether the destination is an IPv4 address (or an IPv4-mapped one).
     pub is_v4: bool,
     /// Destination port, in host order.
@@ -41,9 +41,9 @@ pub enum Protocol {
 
 /// Decides about a connection or datagram of the workload.
 #[inline(always)]
-pub fn outgoing(facts: &Outgoing, tables: &impl Tables) -> Decision {
-    let decision = by_nat(facts, tables);
-    let tproxy = tables.workload().switches.any(Switches::TPROXY);
+pub fn outgoing(facts: &Outgoing<'_>, tables: &impl Tables) -> Decision {
+    let decision = tables.settled(by_nat(facts, tables));
+    let tproxy = tables.workload().any(Switches::TPROXY);
     if tproxy && decision.passes() && is_tproxied_self_call(facts, tables) {
         return redirect(Listener::INBOUND_LOCAL, Reason::ProxyToItself);
     }
@@ -52,10 +52,9 @@ pub fn outgoing(facts: &Outgoing, tables: &impl Tables) -> Decision {
 
 /// The clauses of nat's OUTPUT.
 #[inline(always)]
-fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
+fn by_nat(facts: &Outgoing<'_>, tables: &impl Tables) -> Decision {
     let workload = tables.workload();
-    let switches = workload.switches;
-    let marks = facts.destination.marks;
+    let (switches, marks) = (workload, facts.destination);
     let tcp = matches!(facts.protocol, Protocol::Tcp);
 
     if !facts.is_v4 && !switches.any(Switches::IPV6) {
@@ -85,13 +84,13 @@ fn by_nat(facts: &Outgoing, tables: &impl Tables) -> Decision {
     if exempts_source && marks.has(Marks::LOCAL) && facts.source.is_passthrough() {
         return pass(Reason::PassthroughSource);
     }
-    by_owner(facts, tables, by_destination(facts, switches, port, captures_dns))
+    by_owner(facts, tables, tables.settled(by_destination(facts, switches, port, captures_dns)))
 }
 
 /// The clauses about where it goes to.
 #[inline(always)]
-fn by_destination(facts: &Outgoing, switches: Switches, port: Marks, captures_dns: bool) -> Decision {
-    let marks = facts.destination.marks;
+fn by_destination(facts: &Outgoing<'_>, switches: &Workload, port: Marks, captures_dns: bool) -> Decision {
+    let marks = facts.destination;
     let tcp = matches!(facts.protocol, Protocol::Tcp);
     if captures_dns {
         return redirect(Listener::DNS, Reason::Dns);
@@ -116,14 +115,14 @@ fn by_destination(facts: &Outgoing, switches: Switches, port: Marks, captures_dn
 /// Istio writes three rules for each id. The second, "not this id, to a local address: return", is the same for all
 /// ids but for the id, so the first id's hides every later id's rules on `lo`.
 #[inline(always)]
-fn by_owner(facts: &Outgoing, tables: &impl Tables, otherwise: Decision) -> Decision {
+fn by_owner(facts: &Outgoing<'_>, tables: &impl Tables, otherwise: Decision) -> Decision {
     let tcp = matches!(facts.protocol, Protocol::Tcp);
     let workload = tables.workload();
-    let switches = workload.switches;
-    let local = facts.destination.marks.has(Marks::LOCAL);
+    let switches = workload;
+    let local = facts.destination.has(Marks::LOCAL);
     let dns = switches.any(Switches::DNS);
     let tunnel = facts.port == workload.tunnel_port && !switches.any(Switches::SELF_CALL_TUNNEL);
-    let to_itself = local && !facts.destination.marks.has(Marks::LOOPBACK) && tcp && !tunnel;
+    let to_itself = local && !facts.destination.has(Marks::LOOPBACK) && tcp && !tunnel;
     if to_itself && switches.any(Switches::SELF_CALLS_INBOUND) {
         return redirect(Listener::INBOUND_LOCAL, Reason::SelfCall);
     }
@@ -173,10 +172,9 @@ const fn proxy_call(to_itself: bool) -> Decision {
 /// Whether the connection is one of the proxy to its own workload, which mangle marks on its way out so that TPROXY
 /// takes it when it comes back in through `lo`. Connections with TPROXY's mark are the proxy's to the application.
 #[inline(always)]
-fn is_tproxied_self_call(facts: &Outgoing, tables: &impl Tables) -> bool {
+fn is_tproxied_self_call(facts: &Outgoing<'_>, tables: &impl Tables) -> bool {
     let workload = tables.workload();
-    let switches = workload.switches;
-    let marks = facts.destination.marks;
+    let (switches, marks) = (workload, facts.destination);
     if !(matches!(facts.protocol, Protocol::Tcp) && marks.has(Marks::LOCAL))
         || marks.has(Marks::LOOPBACK)
         || marks.has(Marks::EXCLUDED_INTERFACE)
@@ -191,15 +189,15 @@ fn is_tproxied_self_call(facts: &Outgoing, tables: &impl Tables) -> bool {
 }
 
 #[inline(always)]
-fn is_proxy_user(facts: &Outgoing, tables: &impl Tables) -> bool {
+fn is_proxy_user(facts: &Outgoing<'_>, tables: &impl Tables) -> bool {
     let workload = tables.workload();
-    workload.switches.any(Switches::PROXY_USERS) && facts.user == workload.proxy_user
-        || workload.switches.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY)
+    workload.any(Switches::PROXY_USERS) && facts.user == workload.proxy_user
+        || workload.any(Switches::MORE_USERS) && tables.user(facts.user).has(Marks::PROXY)
 }
 
 #[inline(always)]
-fn is_proxy_group(facts: &Outgoing, tables: &impl Tables) -> bool {
+fn is_proxy_group(facts: &Outgoing<'_>, tables: &impl Tables) -> bool {
     let workload = tables.workload();
-    workload.switches.any(Switches::PROXY_GROUPS) && facts.group == workload.proxy_group
-        || workload.switches.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY)
+    workload.any(Switches::PROXY_GROUPS) && facts.group == workload.proxy_group
+        || workload.any(Switches::MORE_GROUPS) && tables.group(facts.group).has(Marks::PROXY)
 }

@@ -10,10 +10,11 @@ use interceptor::{
     capture::{Capture, CaptureArgs, Detected},
     datapath::{Change, Enrolment, enrol},
     netns::Netns,
+    probe::Backend,
 };
 
 use super::{
-    backend::{self, Backend, BackendArgs},
+    backend::{self, BackendArgs},
     output,
 };
 
@@ -78,8 +79,9 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
         backend::print_rules(&capture)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if plan.backend != Backend::Ebpf {
-        let done = backend::load(&netns, &capture, &plan)?;
+    let chosen = plan.backend(state)?;
+    if chosen != Backend::Ebpf {
+        let done = backend::load(chosen, &netns, &capture, &plan)?;
         output::line(format_args!("{}: {done}", netns.path().display()))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -1,5 +1,8 @@
 //! Who enforces a capture, and the flags of istio-iptables about its nat rules.
 
+use std::path::Path;
+
+use anyhow::ensure;
 use clap::ValueEnum;
 use interceptor::{
     capture::{Capture, Detected, go_bool},
@@ -9,6 +12,7 @@ use interceptor::{
         restore,
     },
     netns::Netns,
+    probe::{Backend, choose},
 };
 
 use super::output;
@@ -17,9 +21,12 @@ use super::output;
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Backend (switches also from the environment, as for the capture)")]
 pub(super) struct BackendArgs {
-    /// Who enforces the capture.
+    /// Who enforces the capture [default: auto].
     #[arg(long, value_name = "NAME")]
-    backend: Option<Backend>,
+    backend: Option<Wanted>,
+    /// Fail where --backend auto would take another one.
+    #[arg(long, value_name = "NAME")]
+    require: Option<Backend>,
     /// As --backend nft.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     native_nftables: Option<bool>,
@@ -40,9 +47,11 @@ pub(super) struct BackendArgs {
     dry_run: Option<bool>,
 }
 
-/// Who enforces a capture.
+/// Who is to enforce a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Backend {
+enum Wanted {
+    /// The best that works here; `interceptor probe` shows why.
+    Auto,
     /// eBPF programs at the socket.
     Ebpf,
     /// nat rules by iptables.
@@ -53,7 +62,8 @@ pub(super) enum Backend {
 
 /// What is to be done, from flags and environment.
 pub(super) struct Plan {
-    pub(super) backend: Backend,
+    wanted: Wanted,
+    require: Option<Backend>,
     pub(super) cleanup_only: bool,
     pub(super) dry_run: bool,
     options: Options,
@@ -80,7 +90,8 @@ impl BackendArgs {
         };
         let native_nftables = switch(self.native_nftables, "NATIVE_NFTABLES");
         Ok(Plan {
-            backend: self.backend.unwrap_or(if native_nftables { Backend::Nft } else { Backend::Ebpf }),
+            wanted: self.backend.unwrap_or(if native_nftables { Wanted::Nft } else { Wanted::Auto }),
+            require: self.require,
             cleanup_only: switch(self.cleanup_only, "CLEANUP_ONLY"),
             dry_run: switch(self.dry_run, "DRY_RUN"),
             options: Options {
@@ -92,6 +103,32 @@ impl BackendArgs {
     }
 }
 
+impl Plan {
+    /// The backend to use. Says why if it had to choose.
+    pub(super) fn backend(&self, state: &Path) -> anyhow::Result<Backend> {
+        let named = match self.wanted {
+            Wanted::Auto => None,
+            Wanted::Ebpf => Some(Backend::Ebpf),
+            Wanted::Iptables => Some(Backend::Iptables),
+            Wanted::Nft => Some(Backend::Nft),
+        };
+        if let (Some(named), Some(required)) = (named, self.require) {
+            ensure!(named == required, "--backend {named} is not what --require {required} allows");
+        }
+        let backend = match named.or(self.require) {
+            // The tools of nat find out by themselves what works.
+            Some(nat @ (Backend::Iptables | Backend::Nft)) => nat,
+            Some(Backend::Ebpf) => choose(state, &[Backend::Ebpf])?.backend,
+            None => {
+                let choice = choose(state, &Backend::ALL)?;
+                output::line(format_args!("backend {choice}"))?;
+                choice.backend
+            }
+        };
+        Ok(backend)
+    }
+}
+
 /// Prints the rules that would be loaded.
 pub(super) fn print_rules(capture: &Capture) -> anyhow::Result<()> {
     let rules = generate(capture);
@@ -99,8 +136,13 @@ pub(super) fn print_rules(capture: &Capture) -> anyhow::Result<()> {
 }
 
 /// Loads the rules of a nat backend, and says what that did.
-pub(super) fn load(netns: &Netns, capture: &Capture, plan: &Plan) -> anyhow::Result<&'static str> {
-    if plan.backend == Backend::Nft {
+pub(super) fn load(
+    backend: Backend,
+    netns: &Netns,
+    capture: &Capture,
+    plan: &Plan,
+) -> anyhow::Result<&'static str> {
+    if backend == Backend::Nft {
         netns.run(|| load::nftables(capture))??;
         return Ok("under interception by nft rules");
     }

@@ -3,10 +3,12 @@
 mod actor;
 mod apply;
 mod backend;
+mod doctor;
 mod explain;
 mod import;
 mod output;
 mod parity;
+mod probe;
 mod release;
 mod rules;
 mod status;
@@ -51,6 +53,8 @@ enum Command {
     Rules(Box<rules::Args>),
     Explain(Box<explain::Args>),
     Import(import::Args),
+    Probe(probe::Args),
+    Doctor(doctor::Args),
     Parity(parity::Args),
     #[command(hide = true)]
     Actor(actor::ActorArgs),
@@ -71,6 +75,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Rules(args) => rules::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Doctor(args) => doctor::run(&args, state),
+        Command::Probe(args) => probe::run(&args, state),
         Command::Parity(args) => parity::run(&args),
         Command::Actor(args) => actor::act(&args),
         Command::Enter(args) => actor::enter(&args),

@@ -356,7 +356,7 @@ fn remove_if_unused(state: &State) -> Result<(), DatapathError> {
     if used { Ok(()) } else { remove_all(state) }
 }
 
-fn remove_all(state: &State) -> Result<(), DatapathError> {
+pub(super) fn remove_all(state: &State) -> Result<(), DatapathError> {
     // Links go first, so that no program runs without its maps.
     for folder in [state.links(), state.workloads()] {
         remove_folder(&folder)?;

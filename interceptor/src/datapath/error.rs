@@ -51,14 +51,6 @@ pub enum DatapathError {
         /// Why it is out of reach.
         reason: &'static str,
     },
-    /// The kernel lacks what the programs need.
-    #[error("this kernel lacks {feature}, which came with Linux {since}; use --backend iptables")]
-    Kernel {
-        /// What is missing.
-        feature: &'static str,
-        /// The version it first appeared in.
-        since: &'static str,
-    },
     /// The object's maps cannot be made or opened.
     #[error("cannot make or open the BPF maps: {}", sources(.0))]
     Object(Box<aya::EbpfError>),

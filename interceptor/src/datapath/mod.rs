@@ -6,18 +6,23 @@ mod adopt;
 mod enrol;
 mod error;
 mod maps;
+mod neighbours;
 mod object;
+mod rehearsal;
 mod rights;
 mod state;
 mod status;
 mod sys;
 mod table;
+pub(crate) mod trial;
 
 use std::path::PathBuf;
 
 pub use self::{
     enrol::{Change, Enrolment, Outcome, enrol, release, uninstall},
     error::DatapathError,
+    neighbours::{Neighbour, neighbours},
+    rehearsal::{Loading, rehearse},
     state::BPFFS,
     status::{HookStatus, Status, WorkloadStatus, status},
     table::{DNS_PORT, Enforcement, Interfaces, PolicyTable},

@@ -5,13 +5,9 @@ use std::{
     path::Path,
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{Program, ProgramType},
-    sys::{BpfHelper, is_helper_supported},
-};
+use aya::{Ebpf, EbpfLoader, programs::Program};
 
-use super::{DatapathError, sys::AttachType};
+use super::{DatapathError, sys::AttachType, trial};
 
 /// The object interceptor/build.rs built from the interceptor-ebpf crate.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/interceptor-ebpf"));
@@ -33,7 +29,7 @@ pub(super) const CGROUP_HOOKS: [(&str, AttachType); 12] = [
 ];
 
 /// The program that is attached once a workload.
-const STEER: &str = "steer";
+pub(super) const STEER: &str = "steer";
 
 /// The object with its maps, which are the pinned ones where there are any.
 pub(super) struct Object {
@@ -44,8 +40,8 @@ impl Object {
     /// Opens the object. Maps not yet pinned in `maps` are made and pinned there. `workload` is the namespace that
     /// `steer` is for.
     pub(super) fn open(maps: &Path, workload: u64) -> Result<Self, DatapathError> {
-        let has_set_retval =
-            is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false);
+        // Where nobody can tell, a refused connection fails with the kernel's own errno.
+        let has_set_retval = trial::helper(AttachType::Connect4, trial::SET_RETVAL).unwrap_or(false);
         let has_set_retval = u8::from(has_set_retval);
         let ebpf = EbpfLoader::new()
             .default_map_pin_directory(maps)
@@ -64,6 +60,13 @@ impl Object {
     /// Loads the program that steers arriving connections.
     pub(super) fn load_steering(&mut self) -> Result<BorrowedFd<'_>, DatapathError> {
         self.load(STEER)
+    }
+
+    /// Loads a program, and tells how many instructions the verifier followed, where the kernel does (Linux 5.16).
+    pub(super) fn load_counting(&mut self, name: &'static str) -> Result<Option<u32>, DatapathError> {
+        self.load(name)?;
+        let info = self.ebpf.program(name).map(|program| program.info());
+        Ok(info.and_then(Result::ok).and_then(|info| info.verified_instruction_count()))
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of these four types only")]

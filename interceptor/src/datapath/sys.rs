@@ -17,7 +17,7 @@ use nix::libc;
 /// `bpf_attach_type` of linux/bpf.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum AttachType {
+pub(crate) enum AttachType {
     SockOps = 3,
     Connect4 = 10,
     Connect6 = 11,
@@ -31,6 +31,27 @@ pub(super) enum AttachType {
     GetSockName4 = 31,
     GetSockName6 = 32,
     SkLookup = 36,
+}
+
+impl AttachType {
+    /// The `bpf_prog_type` of linux/bpf.h of the programs that are attached there.
+    pub(super) const fn program_type(self) -> u32 {
+        match self {
+            Self::SockOps => 13,
+            Self::Connect4
+            | Self::Connect6
+            | Self::SendMsg4
+            | Self::SendMsg6
+            | Self::RecvMsg4
+            | Self::RecvMsg6
+            | Self::GetPeerName4
+            | Self::GetPeerName6
+            | Self::GetSockName4
+            | Self::GetSockName6 => 18,
+            Self::GetSockOpt => 25,
+            Self::SkLookup => 30,
+        }
+    }
 }
 
 /// What the kernel says of a link.
@@ -57,6 +78,38 @@ pub(super) fn create_link(program: BorrowedFd<'_>, target: &File, attach: Attach
     let request =
         Request { program: program.as_raw_fd(), target: target.as_raw_fd(), attach: attach as u32, flags: 0 };
     descriptor(bpf(BPF_LINK_CREATE, &request)?)
+}
+
+/// Ids of the programs that run for a hook of a cgroup or namespace, those of its ancestors among them, in their order.
+pub(super) fn effective_programs(target: &File, attach: AttachType) -> io::Result<Vec<u32>> {
+    const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+    /// More than the kernel lets run on one hook of a cgroup (`BPF_CGROUP_MAX_PROGS`).
+    const ROOM: usize = 1024;
+    #[repr(C)]
+    struct Request {
+        target: RawFd,
+        attach: u32,
+        flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        padding: u32,
+    }
+    let mut ids = vec![0_u32; ROOM];
+    // A namespace has no ancestors, and the kernel refuses to be asked for them.
+    let flags = if attach == AttachType::SkLookup { 0 } else { BPF_F_QUERY_EFFECTIVE };
+    let mut request = Request {
+        target: target.as_raw_fd(),
+        attach: attach as u32,
+        flags,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: 1024,
+        padding: 0,
+    };
+    bpf_answering(BPF_PROG_QUERY, &mut request)?;
+    ids.truncate(request.count as usize);
+    Ok(ids)
 }
 
 /// Gives a link or program a name in bpffs, which keeps it alive.
@@ -109,6 +162,7 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 const BPF_OBJ_PIN: u32 = 6;
 const BPF_OBJ_GET: u32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
+const BPF_PROG_QUERY: u32 = 16;
 const BPF_LINK_CREATE: u32 = 28;
 
 #[repr(C)]
@@ -119,7 +173,7 @@ struct PathRequest {
 }
 
 /// One bpf(2) call. `T` is the part of `union bpf_attr` the command reads; the kernel takes the rest as zero.
-fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
+pub(super) fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes of the request, and writes only where the request's own
     // pointers say, which live as long as the call.
     let result =
@@ -127,7 +181,15 @@ fn bpf<T>(command: u32, request: &T) -> io::Result<i32> {
     i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
 }
 
-fn descriptor(number: i32) -> io::Result<OwnedFd> {
+/// One bpf(2) call that answers in its request.
+fn bpf_answering<T>(command: u32, request: &mut T) -> io::Result<i32> {
+    // SAFETY: as in `bpf`; the kernel may write to the request itself, which is ours alone.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(request), size_of::<T>()) };
+    i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+pub(super) fn descriptor(number: i32) -> io::Result<OwnedFd> {
     if number < 0 {
         return Err(io::Error::last_os_error());
     }

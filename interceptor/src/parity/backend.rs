@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    env, fmt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -33,6 +33,10 @@ pub enum Backend {
     IptablesLegacy,
     /// This product's eBPF programs.
     Ebpf,
+    /// The same rules as `iptables-nft`, loaded by this product with the iptables it finds.
+    Iptables,
+    /// Rules that say the same, loaded by this product with nft.
+    Nft,
 }
 
 impl fmt::Display for Backend {
@@ -42,6 +46,8 @@ impl fmt::Display for Backend {
             Self::IptablesNft => "iptables-nft",
             Self::IptablesLegacy => "iptables-legacy",
             Self::Ebpf => "ebpf",
+            Self::Iptables => "iptables",
+            Self::Nft => "nft",
         })
     }
 }
@@ -59,7 +65,7 @@ impl Backend {
             Self::None => Ok(()),
             Self::IptablesNft => restore(world, pod, capture, "nft"),
             Self::IptablesLegacy => restore(world, pod, capture, "legacy"),
-            Self::Ebpf => enrol(world, interceptor, pod, capture),
+            Self::Ebpf | Self::Iptables | Self::Nft => enrol(self, world, interceptor, pod, capture),
         }
     }
 }
@@ -100,16 +106,22 @@ fn restore(world: &World, pod: Place, flags: &[&str], kind: &str) -> anyhow::Res
     Ok(())
 }
 
-fn enrol(world: &World, interceptor: &Path, pod: Place, capture: &[&str]) -> anyhow::Result<()> {
+fn enrol(
+    backend: Backend,
+    world: &World,
+    interceptor: &Path,
+    pod: Place,
+    capture: &[&str],
+) -> anyhow::Result<()> {
     let state = state_dir(world);
     let mut uninstall = Command::new(interceptor);
     uninstall.arg("--state-dir").arg(&state).arg("uninstall");
     world.on_close(Box::new(move || succeed(&uninstall.output()?, "interceptor uninstall")))?;
 
     let mut apply = Command::new(interceptor);
-    apply.arg("--state-dir").arg(&state).arg("apply").args(capture);
-    // The environment of whoever runs this is no part of the scenario.
-    apply.env_clear();
+    apply.arg("--state-dir").arg(&state).arg("apply").args(capture).args(["--backend", &backend.to_string()]);
+    // The environment of whoever runs this is no part of the scenario, but for the way to the tools.
+    apply.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
     apply.arg("--netns").arg(world.namespace(pod)?.path()).arg("--cgroup").arg(world.cgroup());
     run(world, None, &mut apply, "")
 }

@@ -133,7 +133,9 @@ impl Expected {
     pub fn value(&self, backend: Backend) -> Option<&'static str> {
         match backend {
             Backend::None => None,
-            Backend::IptablesNft | Backend::IptablesLegacy => Some(self.nat),
+            Backend::IptablesNft | Backend::IptablesLegacy | Backend::Iptables | Backend::Nft => {
+                Some(self.nat)
+            }
             Backend::Ebpf => Some(self.ebpf),
         }
     }

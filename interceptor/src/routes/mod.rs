@@ -8,6 +8,7 @@
 mod local;
 mod netlink;
 mod representative;
+mod rules;
 
 use std::net::IpAddr;
 
@@ -17,6 +18,7 @@ use thiserror::Error;
 pub use self::{
     local::{add_local_ipv6, remove_local_ipv6},
     netlink::read,
+    rules::policy_rules,
 };
 
 /// What the kernel does with destinations of one prefix that no longer prefix covers.

@@ -33,7 +33,9 @@ pub(super) fn render(report: &Report, on_terminal: bool) -> String {
 fn heading(backend: Backend) -> String {
     match backend {
         Backend::None => "no interception".to_owned(),
-        Backend::IptablesNft | Backend::IptablesLegacy | Backend::Ebpf => backend.to_string(),
+        Backend::IptablesNft | Backend::IptablesLegacy | Backend::Ebpf | Backend::Iptables | Backend::Nft => {
+            backend.to_string()
+        }
     }
 }
 

@@ -1,0 +1,69 @@
+//! Our own programs, linked statically, so that they run on a machine without our libraries.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::{process, workspace};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The command and the behaviour tests.
+pub(super) struct Programs {
+    command: PathBuf,
+    tests: Vec<(String, PathBuf)>,
+}
+
+impl Programs {
+    /// Builds them; cargo's own progress goes to standard error.
+    pub(super) fn build() -> Result<Self> {
+        let command = executables(&["build", "--package", "interceptor", "--bin", "interceptor"])?;
+        let (_, command) =
+            command.into_iter().next().context("cargo named no executable for `interceptor`")?;
+        let tests = executables(&["test", "--no-run", "--package", "interceptor-tests"])?;
+        // A package's own units need no other kernel.
+        let tests = tests.into_iter().filter(|(name, _)| name != "interceptor_tests").collect();
+        Ok(Self { command, tests })
+    }
+
+    /// Names of the test programs.
+    pub(super) fn tests(&self) -> impl Iterator<Item = &str> {
+        self.tests.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Copies all to a folder, laid out as cargo does, since the tests look for the command beside them.
+    pub(super) fn put(&self, target: &Path) -> Result<()> {
+        let copy = |from: &Path, to: PathBuf| {
+            fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display())).map(drop)
+        };
+        copy(&self.command, target.join("interceptor"))?;
+        copy(&self.command.with_extension("d"), target.join("interceptor.d"))?;
+        self.tests.iter().try_for_each(|(name, path)| copy(path, target.join("deps").join(name)))
+    }
+}
+
+/// Runs cargo and returns the executables it made, by the name of their target.
+fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = process::cargo();
+    cargo.args(arguments).args(["--target", TARGET, "--message-format=json-render-diagnostics"]);
+    // Given here and not in the environment, where the build of the BPF programs would inherit it.
+    cargo.args(["--config", &format!(r#"target.{TARGET}.rustflags=["-C","target-feature=+crt-static"]"#)]);
+    // The archive they go into lies in the machine's memory.
+    cargo.args(["--config", "profile.dev.debug=0"]);
+    let output =
+        cargo.current_dir(workspace::root()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "the build failed ({}); cargo says why above", output.status);
+    let messages = output.stdout.split(|byte| *byte == b'\n');
+    let messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    Ok(messages
+        .filter_map(|message| {
+            let path = message.get("executable")?.as_str()?;
+            Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
+        })
+        .collect())
+}
