@@ -48,9 +48,9 @@ fn every_program_loads_exactly_where_the_probe_says_so() -> anyhow::Result<()> {
         match &loading.outcome {
             Ok(steps) => {
                 assert!(lacking.is_empty(), "{} loads without {lacking:?}", loading.program);
-                // The limit is a million; other kernels follow more ways through the same program.
+                // The limit is a million, and every kernel follows other ways: Linux 6.1 six times as many as 6.18.
                 assert!(
-                    steps.is_none_or(|steps| steps < 100_000),
+                    steps.is_none_or(|steps| steps < 250_000),
                     "{} takes {steps:?} steps",
                     loading.program
                 );

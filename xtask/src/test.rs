@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::{build, preflight, process, setup, workspace};
+use crate::{build, preflight, process, setup, vm, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -17,6 +17,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
     preflight::check("cargo xtask test")?;
     setup::everything()?;
     build::everything()?;
+    // Whoever asks for single tests wants an answer soon.
+    if options.arguments.is_empty() {
+        vm::smoke()?;
+    }
     let mut tests = process::cargo();
     tests
         .args(["test", "--workspace", "--no-fail-fast", "--"])

@@ -17,7 +17,9 @@ use nix::{
 };
 use rustix::{
     io::Errno,
-    process::{PidfdFlags, PidfdGetfdFlags, Resource, getpid, getrlimit, pidfd_getfd, pidfd_open},
+    process::{
+        PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_getfd, pidfd_open, setrlimit,
+    },
 };
 
 use super::{
@@ -35,6 +37,9 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(state: &Path) -> Self {
+        // Before Linux 5.11 programs and maps count against this limit of the process, even for a while after they are
+        // gone. Where it may not be raised, the row about memory says so.
+        let _unraised = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
         // Without the list of mounts nothing is found in it, which the rows then say.
         let mounts = fs::read_to_string(MOUNTS).unwrap_or_default();
         Self { state: state.to_owned(), mounts, symbols: OnceCell::new() }

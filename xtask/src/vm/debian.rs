@@ -187,7 +187,7 @@ fn unpack_all(packages: &Path, target: &Path, progress: &ProgressBar) -> Result<
 }
 
 /// Whether apt could fetch anything here; `None` if it could, else why not.
-pub(crate) fn obstacle() -> Option<String> {
+pub(super) fn obstacle() -> Option<String> {
     if cfg!(not(target_arch = "x86_64")) {
         return Some(format!("the kernels are for x86_64, this is {}", env::consts::ARCH));
     }

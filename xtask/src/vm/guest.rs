@@ -85,12 +85,21 @@ pub(super) fn archive(
 ) -> Result<()> {
     let staging = tempfile::tempdir_in(folder()).context("cannot make a folder for the archive")?;
     let root = staging.path();
-    for part in ["proc", "sys", "dev", "run", "tmp", "root", "etc", "modules", "t/debug/deps"] {
+    for part in ["proc", "sys", "dev", "run", "tmp", "root", "etc", "modules", "usr/bin", "t/debug/deps"] {
         fs::create_dir_all(root.join(part)).with_context(|| format!("cannot make {part}"))?;
     }
-    for (link, to) in [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+    for (link, to) in [
+        ("bin", "usr/bin"),
+        ("usr/bin/unshare", "busybox"),
+        ("sbin", "usr/sbin"),
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib64"),
+    ] {
         symlink(to, root.join(link)).context("cannot make a link")?;
     }
+    // The tests look names up; nothing may be loaded into a static program for that.
+    fs::write(root.join("etc/nsswitch.conf"), "passwd: files\ngroup: files\n")
+        .context("cannot write /etc")?;
     let init = root.join("init");
     fs::write(&init, include_str!("init.sh")).context("cannot write /init")?;
     fs::set_permissions(&init, Permissions::from_mode(0o755)).context("cannot make /init executable")?;

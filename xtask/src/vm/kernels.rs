@@ -19,6 +19,11 @@ pub(crate) enum Series {
 }
 
 impl Series {
+    /// The oldest kernel of the matrix that runs the data path.
+    pub(super) fn smoke() -> Self {
+        Self::Version("6.1".to_owned())
+    }
+
     /// The kernels every change of the data path must hold on.
     pub(super) fn matrix() -> Vec<Self> {
         let version = |version: &str| Self::Version(version.to_owned());

@@ -50,22 +50,15 @@ fn folder() -> PathBuf {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if let Some(obstacle) = debian::obstacle() {
-        bail!("kernels cannot be fetched here: {obstacle}");
-    }
     let kernels = if options.kernels.is_empty() { Series::matrix() } else { options.kernels.clone() };
-    fs::create_dir_all(folder()).with_context(|| format!("cannot make {}", folder().display()))?;
     let progress = progress();
-    let lab = Lab {
-        qemu: Qemu::fetch(&progress).context("cannot get qemu")?,
-        tools: Tools::fetch(&progress).context("cannot get the machines' tools")?,
-        programs: Programs::build()?,
-        progress,
-    };
+    let machines = Machines::fetch(&progress)?;
+    let lab = Lab { machines, programs: Programs::build()?, progress };
     let mut failed = Vec::new();
     for series in &kernels {
-        let entry = lab.examine(series, options).with_context(|| format!("kernel {series}"));
-        lab.progress.set_message("");
+        let entry = Kernel::fetch(series, options.refresh, &lab.progress)
+            .and_then(|kernel| lab.examine(series, &kernel, options))
+            .with_context(|| format!("kernel {series}"));
         match entry {
             Ok(entry) => {
                 say(&entry.sentence())?;
@@ -86,21 +79,53 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What every machine is made of.
-struct Lab {
+/// Boots one kernel and loads every program on it, if it and qemu can be had here; else says why not.
+pub(crate) fn smoke() -> Result<()> {
+    let series = Series::smoke();
+    let progress = progress();
+    let fetched = Machines::fetch(&progress)
+        .and_then(|machines| Ok((machines, Kernel::fetch(&series, false, &progress)?)));
+    let (machines, kernel) = match fetched {
+        Ok(fetched) => fetched,
+        Err(error) => return say(&format!("skipped: no kernel {series} is booted, {error:#}")),
+    };
+    let lab = Lab { machines, programs: Programs::build()?, progress };
+    let options = Options { kernels: Vec::new(), refresh: false, smoke: true, arguments: Vec::new() };
+    let entry = lab.examine(&series, &kernel, &options).with_context(|| format!("kernel {series}"))?;
+    say(&entry.sentence())?;
+    ensure!(entry.is_good(), "not as expected on {series}");
+    Ok(())
+}
+
+/// What machines are made of, but for kernels.
+struct Machines {
     qemu: Qemu,
     tools: Tools,
+}
+
+impl Machines {
+    fn fetch(progress: &ProgressBar) -> Result<Self> {
+        if let Some(obstacle) = debian::obstacle() {
+            bail!("kernels cannot be fetched here: {obstacle}");
+        }
+        fs::create_dir_all(folder()).with_context(|| format!("cannot make {}", folder().display()))?;
+        let qemu = Qemu::fetch(progress).context("cannot get qemu")?;
+        Ok(Self { qemu, tools: Tools::fetch(progress).context("cannot get the machines' tools")? })
+    }
+}
+
+/// Machines, and the programs that run in them.
+struct Lab {
+    machines: Machines,
     programs: Programs,
     progress: ProgressBar,
 }
 
 impl Lab {
     /// Boots once to see what the kernel offers, and again for everything that then must work.
-    fn examine(&self, series: &Series, options: &Options) -> Result<Entry> {
-        self.progress.set_message(format!("fetching kernel {series}"));
-        let kernel = Kernel::fetch(series, options.refresh, &self.progress)?;
+    fn examine(&self, series: &Series, kernel: &Kernel, options: &Options) -> Result<Entry> {
         let first = self.boot(
-            &kernel,
+            kernel,
             &[Job::new(REPORT, "/t/debug/interceptor probe --json"), Job::new(PROBE, "/t/debug/deps/probe")],
         )?;
         let probe: Value = serde_json::from_str(&outcome(&first, REPORT)?.output)
@@ -110,7 +135,7 @@ impl Lab {
         if options.smoke {
             return Ok(entry);
         }
-        let second = self.boot(&kernel, &self.jobs(&entry, &options.arguments))?;
+        let second = self.boot(kernel, &self.jobs(&entry, &options.arguments))?;
         for test in self.tests() {
             if let Some(outcome) = second.jobs.get(test) {
                 entry.add_tests(test, outcome);
@@ -143,8 +168,8 @@ impl Lab {
 
     fn boot(&self, kernel: &Kernel, jobs: &[Job]) -> Result<Run> {
         let archive = tempfile::NamedTempFile::new_in(folder()).context("cannot make the archive")?;
-        guest::archive(archive.path(), &self.tools, kernel, &self.programs, jobs)?;
-        self.qemu.run(&kernel.image, archive.path(), &self.progress)
+        guest::archive(archive.path(), &self.machines.tools, kernel, &self.programs, jobs)?;
+        self.machines.qemu.run(&kernel.image, archive.path(), &self.progress)
     }
 }
 
