@@ -20,17 +20,23 @@ use super::{
 const INBOUND_SOURCE: (IpAddr, IpAddr) =
     (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)));
 
+/// More connections at once than any scenario makes: the proxy's own are coming back to it.
+const MOST_OPEN: usize = 64;
+
 /// Listens on all of the addresses, then forwards on threads until the process ends.
 pub(super) fn serve(outbound: &[SocketAddr], inbound: &[SocketAddr], log: &Log) -> io::Result<()> {
+    let open = Arc::new(());
     let own: Arc<[u16]> = outbound.iter().chain(inbound).map(SocketAddr::port).collect();
     for (addresses, is_inbound) in [(outbound, false), (inbound, true)] {
         for address in addresses {
-            let (own, log) = (Arc::clone(&own), log.clone());
+            let (own, log, open) = (Arc::clone(&own), log.clone(), Arc::clone(&open));
             accept_each(listen(*address)?, move |listener, from, client| {
                 let seen = observe(&client);
+                let this = Arc::clone(&open);
                 let onward = match seen.original() {
                     // As Istio's listeners do: a destination at the proxy's own port is a black hole, not a loop.
                     Some(original) if own.contains(&original.port()) => Err(libc::ELOOP),
+                    Some(_) if Arc::strong_count(&this) > MOST_OPEN => Err(libc::ELOOP),
                     Some(original) => connect_on(original, is_inbound),
                     None => Err(libc::EDESTADDRREQ),
                 };
