@@ -26,7 +26,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     preflight::check("cargo xtask demo")?;
     setup::for_demo(options.proxy == Proxy::Envoy)?;
     let mut parity = Command::new(build::interceptor()?);
-    parity.args(["parity", "--baseline", "none", "--left", "iptables-nft", "--right", "ebpf"]);
+    parity.args([
+        "parity",
+        "--set",
+        "injected",
+        "--baseline",
+        "none",
+        "--left",
+        "iptables-nft",
+        "--right",
+        "ebpf",
+    ]);
     match options.proxy {
         Proxy::Builtin => parity.args(["--proxy", "builtin"]),
         Proxy::Envoy => parity.args(["--proxy", "envoy", "--envoy"]).arg(setup::envoy_path()),

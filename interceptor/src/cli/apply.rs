@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
         backend::print_rules(&capture)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen = plan.backend(state)?;
+    let chosen = plan.backend(state, &capture)?;
     if chosen != Backend::Ebpf {
         let done = backend::load(chosen, &netns, &capture, &plan)?;
         output::line(format_args!("{}: {done}", netns.path().display()))?;

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use clap::ValueEnum;
 use interceptor::{
     capture::{Capture, Detected, go_bool},
+    datapath::{check_reach, default_state_folder},
     nat::{
         generate,
         load::{self, Force, Loaded, Options, Variant},
@@ -105,7 +106,7 @@ impl BackendArgs {
 
 impl Plan {
     /// The backend to use. Says why if it had to choose.
-    pub(super) fn backend(&self, state: &Path) -> anyhow::Result<Backend> {
+    pub(super) fn backend(&self, state: &Path, capture: &Capture) -> anyhow::Result<Backend> {
         let named = match self.wanted {
             Wanted::Auto => None,
             Wanted::Ebpf => Some(Backend::Ebpf),
@@ -119,13 +120,25 @@ impl Plan {
             // The tools of nat find out by themselves what works.
             Some(nat @ (Backend::Iptables | Backend::Nft)) => nat,
             Some(Backend::Ebpf) => choose(state, &[Backend::Ebpf])?.backend,
-            None => {
-                let choice = choose(state, &Backend::ALL)?;
-                output::line(format_args!("backend {choice}"))?;
-                choice.backend
-            }
+            None => Self::choose(state, capture)?,
         };
         Ok(backend)
+    }
+
+    /// What `auto` takes, said in one line with the reason.
+    fn choose(state: &Path, capture: &Capture) -> anyhow::Result<Backend> {
+        if let Err(out_of_reach) = check_reach(capture) {
+            let choice = choose(state, &[Backend::Iptables, Backend::Nft])?;
+            output::line(format_args!("backend {}: {out_of_reach}", choice.backend))?;
+            return Ok(choice.backend);
+        }
+        let choice = choose(state, &Backend::ALL)?;
+        // A folder of the operator's own choice that cannot be used is a mistake to be told, not a feature missing.
+        if choice.decided_by == Some("bpffs") && state != default_state_folder() {
+            return Ok(Backend::Ebpf);
+        }
+        output::line(format_args!("backend {choice}"))?;
+        Ok(choice.backend)
     }
 }
 

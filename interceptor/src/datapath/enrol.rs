@@ -82,8 +82,8 @@ pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
     result
 }
 
-/// Refuses what eBPF at the socket cannot do, or does not do yet.
-fn check_reach(capture: &Capture) -> Result<(), DatapathError> {
+/// Refuses a capture that asks for what eBPF at the socket cannot do.
+pub fn check_reach(capture: &Capture) -> Result<(), DatapathError> {
     let refuse = |option, reason| Err(DatapathError::OutOfReach { option, reason });
     if !capture.rerouted_interfaces.is_empty() {
         return refuse(

@@ -19,7 +19,7 @@ pub(crate) mod trial;
 use std::path::PathBuf;
 
 pub use self::{
-    enrol::{Change, Enrolment, Outcome, enrol, release, uninstall},
+    enrol::{Change, Enrolment, Outcome, check_reach, enrol, release, uninstall},
     error::DatapathError,
     neighbours::{Neighbour, neighbours},
     rehearsal::{Loading, rehearse},

@@ -21,8 +21,12 @@ pub fn add_local_ipv6() -> Result<bool, RoutesError> {
     with_netlink(|handle| async move {
         let passthrough = Ipv6Addr::from(Address::PASSTHROUGH_V6).into();
         let address = handle.address().add(LOOPBACK_INTERFACE, passthrough, 128).replace().execute().await;
-        let route = handle.route().add(spread_route()).replace().execute().await;
-        for result in [address, route] {
+        let [passthrough, spread] = local_routes();
+        // The kernel adds an address's own route some time later. The mirror must not be read before: a connection
+        // from an address it does not know as local would be taken for one from outside, and sent to the proxy again.
+        let passthrough = handle.route().add(passthrough).replace().execute().await;
+        let spread = handle.route().add(spread).replace().execute().await;
+        for result in [address, passthrough, spread] {
             match result {
                 Ok(()) => {}
                 Err(rtnetlink::Error::NetlinkError(error)) if is_ipv6_off(error.raw_code()) => {
@@ -39,7 +43,10 @@ pub fn add_local_ipv6() -> Result<bool, RoutesError> {
 pub fn remove_local_ipv6() -> Result<(), RoutesError> {
     with_netlink(|handle| async move {
         remove_passthrough(&handle).await?;
-        forgive_missing(handle.route().del(spread_route()).execute().await)
+        for route in local_routes() {
+            forgive_missing(handle.route().del(route).execute().await)?;
+        }
+        Ok(())
     })
 }
 
@@ -70,15 +77,18 @@ fn forgive_missing(result: Result<(), rtnetlink::Error>) -> Result<(), RoutesErr
     }
 }
 
-fn spread_route() -> RouteMessage {
+/// The routes that make `::6` and the spread prefix local.
+fn local_routes() -> [RouteMessage; 2] {
     let [a, b] = SPREAD_V6;
-    RouteMessageBuilder::<Ipv6Addr>::new()
-        .destination_prefix(Address::from_v6([a, b, 0, 0]).into(), 64)
-        .output_interface(LOOPBACK_INTERFACE)
-        .table_id(LOCAL_TABLE)
-        .kind(RouteType::Local)
-        .scope(RouteScope::Host)
-        .build()
+    [(Address::PASSTHROUGH_V6, 128), (Address::from_v6([a, b, 0, 0]), 64)].map(|(network, length)| {
+        RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(network.into(), length)
+            .output_interface(LOOPBACK_INTERFACE)
+            .table_id(LOCAL_TABLE)
+            .kind(RouteType::Local)
+            .scope(RouteScope::Host)
+            .build()
+    })
 }
 
 /// What the kernel answers about IPv6 where it is disabled on `lo`, not compiled in, or not loaded.

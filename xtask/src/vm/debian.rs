@@ -106,15 +106,17 @@ impl Apt {
         ] {
             fs::create_dir_all(root.join(part)).context("cannot make apt's folders")?;
         }
-        let mut sources = String::new();
+        let mut sources = Vec::new();
         for release in RELEASES {
-            sources += &format!("deb [signed-by={KEYRING}] {} {release} main\n", mirrors.main);
+            sources.push(format!("deb [signed-by={KEYRING}] {} {release} main\n", mirrors.main));
             if !release.ends_with("-backports") {
-                sources +=
-                    &format!("deb [signed-by={KEYRING}] {} {release}-security main\n", mirrors.security);
+                sources.push(format!(
+                    "deb [signed-by={KEYRING}] {} {release}-security main\n",
+                    mirrors.security
+                ));
             }
         }
-        fs::write(root.join("etc/sources.list"), sources).context("cannot write apt's sources")?;
+        fs::write(root.join("etc/sources.list"), sources.concat()).context("cannot write apt's sources")?;
         let root = root.display();
         let config = format!(
             "Dir::Etc \"{root}/etc\";\nDir::Etc::sourcelist \"sources.list\";\nDir::Etc::sourceparts \"sources.d\";\n\

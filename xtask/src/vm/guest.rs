@@ -105,8 +105,8 @@ pub(super) fn archive(
     fs::set_permissions(&init, Permissions::from_mode(0o755)).context("cannot make /init executable")?;
     put_modules(&root.join("modules"), tools, &kernel.modules)?;
     programs.put(&root.join("t/debug"))?;
-    let lines: String = jobs.iter().map(|job| format!("{} {}\n", job.name, job.command)).collect();
-    fs::write(root.join("jobs"), lines).context("cannot write the jobs")?;
+    let lines: Vec<_> = jobs.iter().map(|job| format!("{} {}\n", job.name, job.command)).collect();
+    fs::write(root.join("jobs"), lines.concat()).context("cannot write the jobs")?;
 
     let mut archive = File::create(target).with_context(|| format!("cannot write {}", target.display()))?;
     pack(tools, &tools.folder, &mut archive)?;
@@ -162,7 +162,8 @@ impl Order<'_> {
         }
         let name = format!("{module}.ko");
         fs::write(self.target.join(&name), content).with_context(|| format!("cannot write {name}"))?;
-        self.list += &format!("{name}\n");
+        self.list.push_str(&name);
+        self.list.push('\n');
         Ok(())
     }
 
