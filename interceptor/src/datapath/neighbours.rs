@@ -37,7 +37,7 @@ pub fn neighbours(status: &Status, netns: &Netns) -> Result<Vec<Neighbour>, Data
         .collect();
     let named = |id: u32| names.get(&id).cloned().unwrap_or_default();
     let mut found = Vec::new();
-    for hook in status.hooks.iter() {
+    for hook in &status.hooks {
         let (Some(ours), Some(id)) = (hook.program, hook.cgroup) else { continue };
         let Some((name, attach)) = CGROUP_HOOKS.iter().find(|(name, _)| *name == hook.name) else { continue };
         let Some(cgroup) = folder_of(id)? else { continue };

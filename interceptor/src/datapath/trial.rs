@@ -265,7 +265,7 @@ fn create_map(shape: Shape, inner: RawFd, types: Option<&OwnedFd>) -> io::Result
         node: 0,
         name: [0; 16],
         interface: 0,
-        types: types.map_or(0, |types| types.as_raw_fd()),
+        types: types.map_or(0, rustix::fd::AsRawFd::as_raw_fd),
         key_type: type_id,
         value_type: type_id,
     };

@@ -102,7 +102,7 @@ fn sandbox(inside: &[Process]) -> Option<Finding> {
     ))
 }
 
-/// Processes in a cgroup of net_cls or net_prio other than the root.
+/// Processes in a cgroup of `net_cls` or `net_prio` other than the root.
 fn network_classes(inside: &[Process]) -> Option<Finding> {
     let process = inside.iter().find(|process| {
         process.cgroups().is_ok_and(|all| {

@@ -59,7 +59,7 @@ impl Host {
                 let mut words = filesystem.split(' ');
                 words.next() == Some(kind)
                     && (option.is_empty()
-                        || words.last().is_some_and(|all| all.split(',').any(|one| one == option)))
+                        || words.next_back().is_some_and(|all| all.split(',').any(|one| one == option)))
             })
             .filter_map(|(mount, _)| mount.split(' ').nth(4))
             .collect()
@@ -124,7 +124,7 @@ pub(super) const CAP_SYS_PTRACE: u32 = 19;
 pub(super) const CAP_SYS_ADMIN: u32 = 21;
 pub(super) const CAP_BPF: u32 = 39;
 
-/// Loading programs; CAP_SYS_ADMIN includes it.
+/// Loading programs; `CAP_SYS_ADMIN` includes it.
 pub(super) fn may_load(_: &Host) -> Finding {
     capability(CAP_BPF, true)
 }

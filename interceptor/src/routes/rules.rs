@@ -8,7 +8,7 @@ use rtnetlink::{Handle, IpVersion};
 
 use super::{RoutesError, with_netlink};
 
-/// The rules every namespace has: their priorities and tables, IPv4's last one included (net/ipv4/fib_rules.c).
+/// The rules every namespace has: their priorities and tables, IPv4's last one included (`net/ipv4/fib_rules.c`).
 const DEFAULTS: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 
 /// Descriptions of the rules in the calling thread's namespace beside those every namespace has.
