@@ -122,7 +122,7 @@ impl Feature {
         self
     }
 
-    pub(super) const fn is_for(mut self, purpose: &'static str) -> Self {
+    pub(super) const fn serves(mut self, purpose: &'static str) -> Self {
         self.purpose = purpose;
         self
     }

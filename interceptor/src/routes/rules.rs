@@ -1,4 +1,8 @@
 //! Routing rules that choose other tables than the mirror holds.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of netlink's dozens of attributes each function wants one"
+)]
 
 use std::fmt::Write as _;
 
