@@ -43,7 +43,7 @@ pub enum CgroupError {
         path: PathBuf,
     },
     /// The list of mounts cannot be read.
-    #[error("cannot read /proc/self/mountinfo: {0}")]
+    #[error("cannot read /proc/thread-self/mountinfo: {0}")]
     Mounts(io::Error),
 }
 
@@ -83,7 +83,7 @@ impl Cgroup {
 
 /// Where the cgroup v2 hierarchy is mounted: `/sys/fs/cgroup` on most systems, elsewhere on hybrid ones.
 pub fn mount_point() -> Result<PathBuf, CgroupError> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::Mounts)?;
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").map_err(CgroupError::Mounts)?;
     mounts.lines().find_map(cgroup2_mount).ok_or(CgroupError::NoHierarchy)
 }
 

@@ -122,20 +122,29 @@ impl Netns {
         })?
     }
 
-    /// Runs something on a thread of its own inside the namespace.
+    /// Runs something on a thread of its own inside the namespace. It takes no rights where that is the caller's own.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        let is_own =
+            matches!((Self::current()?.inode(), self.inode()), (Ok(here), Ok(there)) if here == there);
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|source| {
-                    if source == Errno::EINVAL {
-                        NetnsError::NotOne { path: self.path.clone() }
-                    } else {
-                        NetnsError::Enter { path: self.path.clone(), source }
-                    }
-                })?;
+                if !is_own {
+                    self.enter()?;
+                }
                 Ok(work())
             });
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Puts the calling thread into the namespace.
+    fn enter(&self) -> Result<(), NetnsError> {
+        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|source| {
+            if source == Errno::EINVAL {
+                NetnsError::NotOne { path: self.path.clone() }
+            } else {
+                NetnsError::Enter { path: self.path.clone(), source }
+            }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use interceptor::parity::{
     actor::Actor,
     backend::Backend,
@@ -17,9 +17,9 @@ use serde_json::Value;
 
 /// What the doctor says of the pod.
 fn findings(world: &World, product: &Product<'_>) -> anyhow::Result<Vec<String>> {
-    let netns = world.namespace(Place::Pod)?.path();
-    let netns = netns.to_str().context("the path is text")?;
-    let output = product.run(&["doctor", "--json", "--netns", netns])?;
+    let mut doctor = Command::new(interceptor());
+    doctor.arg("--state-dir").arg(product.state_dir()).args(["doctor", "--json", "--netns"]);
+    let output = world.run(None, doctor.arg(world.namespace(Place::Pod)?.path()), "")?;
     ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout)?;
     assert_eq!(output.status.code(), Some(i32::from(!findings.is_empty())), "{findings:#?}");
@@ -101,7 +101,8 @@ fn other_programs_on_the_hooks_are_found() -> anyhow::Result<()> {
     let _proxy = ProxyKind::Builtin.start(&world, &interceptor(), Place::Pod)?;
 
     // Another installation of the same programs, on the same cgroup.
-    let other = product.state_dir().with_extension("other");
+    let mut other = product.state_dir().into_os_string();
+    other.push("-other");
     let mut apply = Command::new(interceptor());
     apply.arg("--state-dir").arg(&other).args(["apply", "--backend", "ebpf"]).args(INJECTED);
     apply.arg("--netns").arg(world.namespace(Place::Peer)?.path()).arg("--cgroup").arg(world.cgroup());

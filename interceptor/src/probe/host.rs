@@ -66,8 +66,8 @@ impl Host {
     }
 }
 
-const MOUNTS: &str = "/proc/self/mountinfo";
-const READ_MOUNTS: &str = "read /proc/self/mountinfo";
+const MOUNTS: &str = "/proc/thread-self/mountinfo";
+const READ_MOUNTS: &str = "read /proc/thread-self/mountinfo";
 
 /// The hierarchy the hooks are attached to.
 pub(super) fn cgroup2(host: &Host) -> Finding {

@@ -6,7 +6,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
-    thread,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -34,18 +33,14 @@ fn apply(
     spoil: impl FnOnce() -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<Output> {
     let product = Product::new(world)?;
-    let state = product.state_dir();
-    let cgroup = world.cgroup().to_owned();
-    let netns = world.namespace(Place::Pod)?.path();
-    let run = || {
+    // Inside of the pod, since entering it would take a right of its own.
+    world.namespace(Place::Pod)?.enter(|| {
         spoil()?;
         let mut command = Command::new(interceptor());
-        command.arg("--state-dir").arg(&state).arg("apply").args(INJECTED).args(["--backend", backend]);
-        command.arg("--netns").arg(&netns).arg("--cgroup").arg(&cgroup);
+        command.arg("--state-dir").arg(product.state_dir()).arg("apply").args(INJECTED);
+        command.args(["--backend", backend]).arg("--cgroup").arg(world.cgroup());
         command.output().context("cannot run the command")
-    };
-    let output = thread::scope(|scope| scope.spawn(run).join());
-    output.map_err(|_panic| anyhow::anyhow!("the spoiling thread panicked"))?
+    })
 }
 
 /// Requires a refusal of one line with all these words, and no trace of an installation.
@@ -196,7 +191,11 @@ fn in_an_unprivileged_user_namespace_no_backend_works() -> anyhow::Result<()> {
     let mut command = Command::new("unshare");
     command.args(["-U", "-r", "-n"]).arg(interceptor());
     command.arg("--state-dir").arg(interceptor::parity::backend::state_dir(&world));
-    command.args(["apply", "--backend", "auto"]).args(INJECTED).arg("--cgroup").arg(world.cgroup());
+    command
+        .args(["apply", "--backend", "auto", "--ipv6", "off"])
+        .args(INJECTED)
+        .arg("--cgroup")
+        .arg(world.cgroup());
     match world.run(None, &mut command, "") {
         Err(error) if error.root_cause().to_string().contains("No such file") => {
             eprintln!("skipped: there is no `unshare` here");
