@@ -29,7 +29,7 @@ pub(crate) fn attach(cgroup: &Path) -> io::Result<OwnedFd> {
         attach: u32,
     }
     #[repr(C)]
-    struct Attach {
+    struct AttachRequest {
         target: RawFd,
         program: RawFd,
         attach: u32,
@@ -50,8 +50,12 @@ pub(crate) fn attach(cgroup: &Path) -> io::Result<OwnedFd> {
     // SAFETY: the kernel just returned this descriptor, and nobody else knows it.
     let program = unsafe { OwnedFd::from_raw_fd(program) };
     let target = File::open(cgroup)?;
-    let request =
-        Attach { target: target.as_raw_fd(), program: program.as_raw_fd(), attach: CONNECT4, flags: 0 };
+    let request = AttachRequest {
+        target: target.as_raw_fd(),
+        program: program.as_raw_fd(),
+        attach: CONNECT4,
+        flags: 0,
+    };
     bpf(BPF_PROG_ATTACH, &request)?;
     Ok(program)
 }

@@ -18,7 +18,7 @@ use interceptor::{
         world::{Layout, World},
     },
 };
-use interceptor_tests::{Product, interceptor};
+use interceptor_tests::{Product, interceptor, skipped};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -198,7 +198,7 @@ fn in_an_unprivileged_user_namespace_no_backend_works() -> anyhow::Result<()> {
         .arg(world.cgroup());
     match world.run(None, &mut command, "") {
         Err(error) if error.root_cause().to_string().contains("No such file") => {
-            eprintln!("skipped: there is no `unshare` here");
+            skipped(&error.context("there is no `unshare` here"));
         }
         output => is_refusal(&world, &output?, &["CAP_BPF", "CAP_NET_ADMIN"])?,
     }
