@@ -54,7 +54,6 @@ fn every_program_loads_exactly_where_the_probe_says_so() -> anyhow::Result<()> {
                     "{} takes {steps:?} steps",
                     loading.program
                 );
-                println!("{}: {steps:?} steps of the verifier", loading.program);
             }
             Err(error) => assert!(!lacking.is_empty(), "{} is refused, unforeseen: {error}", loading.program),
         }

@@ -35,7 +35,7 @@ pub fn neighbours(status: &Status, netns: &Netns) -> Result<Vec<Neighbour>, Data
         .filter_map(Result::ok)
         .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))
         .collect();
-    let named = |id: u32| names.get(&id).cloned().unwrap_or_default();
+    let name_of = |id: u32| names.get(&id).cloned().unwrap_or_default();
     let mut found = Vec::new();
     for hook in &status.hooks {
         let (Some(ours), Some(id)) = (hook.program, hook.cgroup) else { continue };
@@ -45,16 +45,16 @@ pub fn neighbours(status: &Status, netns: &Netns) -> Result<Vec<Neighbour>, Data
         let place = programs.iter().position(|program| *program == ours).unwrap_or(0);
         for (index, program) in programs.iter().enumerate().filter(|(_, program)| **program != ours) {
             let (program, runs_before) = (*program, index < place);
-            found.push(Neighbour { hook: name, program, name: named(program), runs_before });
+            found.push(Neighbour { hook: name, program, name: name_of(program), runs_before });
         }
     }
     let steering = query(netns.path(), AttachType::SkLookup)?;
-    for (index, program) in steering.iter().enumerate().filter(|(_, program)| named(**program) != "steer") {
-        let ours = steering.iter().position(|program| named(*program) == "steer").unwrap_or(0);
+    for (index, program) in steering.iter().enumerate().filter(|(_, program)| name_of(**program) != "steer") {
+        let ours = steering.iter().position(|program| name_of(*program) == "steer").unwrap_or(0);
         found.push(Neighbour {
             hook: "steer",
             program: *program,
-            name: named(*program),
+            name: name_of(*program),
             runs_before: index < ours,
         });
     }

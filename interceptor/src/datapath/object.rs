@@ -65,7 +65,7 @@ impl Object {
     /// Loads a program, and tells how many instructions the verifier followed, where the kernel does (Linux 5.16).
     pub(super) fn load_counting(&mut self, name: &'static str) -> Result<Option<u32>, DatapathError> {
         self.load(name)?;
-        let info = self.ebpf.program(name).map(aya::programs::Program::info);
+        let info = self.ebpf.program(name).map(Program::info);
         Ok(info.and_then(Result::ok).and_then(|info| info.verified_instruction_count()))
     }
 
