@@ -7,10 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{
-    feature::{Check, Finding},
-    host::Host,
-};
+use super::{catalogue::FEATURES, feature::Finding, host::Host};
 
 /// A part of netfilter.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +26,7 @@ const SYMBOLS: &str = "/proc/kallsyms";
 /// Reads which functions the kernel has; none if it does not list them.
 pub(super) fn read_symbols() -> Option<Symbols> {
     let all = fs::read_to_string(SYMBOLS).ok()?;
-    let wanted = super::catalogue::FEATURES.iter().filter_map(|feature| {
-        let Check::Netfilter(symbol) = feature.check else { return None };
-        Some(symbol.function)
-    });
-    let wanted: BTreeSet<&str> = wanted.collect();
+    let wanted: BTreeSet<&str> = FEATURES.iter().filter_map(|feature| feature.check.function()).collect();
     // Address, type, name, and the module in brackets.
     let names = all.lines().filter_map(|line| line.split_ascii_whitespace().nth(2));
     Some(names.filter(|name| wanted.contains(name)).map(str::to_owned).collect())
