@@ -1,13 +1,16 @@
 //! The command line.
 
 mod actor;
+mod agent;
 mod apply;
 mod backend;
 mod explain;
+mod generate;
 mod import;
 mod output;
 mod parity;
 mod release;
+mod remote;
 mod rules;
 mod status;
 
@@ -17,10 +20,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use interceptor::{
+    agent::default_run_folder,
     capture::{Capture, CaptureArgs, CaptureError, Detected},
     cgroup::CgroupError,
+    cni,
     datapath::{self, DatapathError},
     netns::{Netns, NetnsError},
 };
@@ -38,6 +43,9 @@ struct Cli {
     /// Folder of a bpffs that holds everything that is in force.
     #[arg(long, global = true, value_name = "FOLDER", default_value_os_t = datapath::default_state_folder())]
     state_dir: PathBuf,
+    /// Folder of the agent's control socket [default: /run/ and the last part of --state-dir].
+    #[arg(long, global = true, value_name = "FOLDER")]
+    run_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -45,6 +53,10 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Apply(Box<apply::Args>),
+    Agent(agent::Args),
+    /// Be a CNI plugin, as a container runtime calls it; so is the command under the name interceptor-cni.
+    Cni,
+    Generate(generate::Args),
     Release(release::Args),
     Uninstall(release::UninstallArgs),
     Status(status::Args),
@@ -59,11 +71,20 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    if name.is_some_and(|name| name.file_name() == Some(cni::PLUGIN_NAME.as_ref())) {
+        return cni::main();
+    }
     let cli = Cli::parse_from(command_line(std::env::args_os().collect()));
     let state = cli.state_dir.as_path();
+    let run = cli.run_dir.unwrap_or_else(|| default_run_folder(state));
+    let run = run.as_path();
     let outcome = match cli.command {
-        Command::Apply(args) => apply::run(&args, state),
-        Command::Release(args) => release::run(&args, state),
+        Command::Apply(args) => apply::run(&args, state, run),
+        Command::Agent(args) => agent::run(&args, state, run),
+        Command::Cni => return cni::main(),
+        Command::Generate(args) => generate::run(&args, &mut Cli::command()),
+        Command::Release(args) => release::run(&args, state, run),
         Command::Uninstall(_) => release::uninstall(state),
         Command::Status(args) => status::run(&args, state),
         Command::Rules(args) => rules::run(&args),

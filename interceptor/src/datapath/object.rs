@@ -66,18 +66,21 @@ impl Object {
         self.load(STEER)
     }
 
+    /// Loads a program, unless this object has done so already.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of these four types only")]
     fn load(&mut self, name: &'static str) -> Result<BorrowedFd<'_>, DatapathError> {
-        let program = self.ebpf.program_mut(name).ok_or(DatapathError::NoProgram { name })?;
-        let loaded = match program {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSockopt(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            Program::SkLookup(program) => program.load(),
-            _ => return Err(DatapathError::NoProgram { name }),
-        };
         let refused = |error| DatapathError::Refused { name, error: Box::new(error) };
-        loaded.map_err(refused)?;
+        let program = self.ebpf.program_mut(name).ok_or(DatapathError::NoProgram { name })?;
+        if program.fd().is_err() {
+            let loaded = match program {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSockopt(program) => program.load(),
+                Program::SockOps(program) => program.load(),
+                Program::SkLookup(program) => program.load(),
+                _ => return Err(DatapathError::NoProgram { name }),
+            };
+            loaded.map_err(refused)?;
+        }
         program.fd().map(AsFd::as_fd).map_err(refused)
     }
 }
