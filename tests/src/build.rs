@@ -32,7 +32,8 @@ pub fn other_build(command: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     for (name, offset, size) in programs {
         let first = start + usize::try_from(offset)?;
         let program = &mut bytes[first..first + usize::try_from(size)?];
-        let instruction = program.chunks_exact_mut(INSTRUCTION).find(|instruction| {
+        let instructions = program.as_chunks_mut::<INSTRUCTION>().0;
+        let instruction = instructions.iter_mut().find(|instruction| {
             instruction[0] == MOVE_64 && instruction[1] < 0x0b && instruction[7] & 0x80 == 0
         });
         instruction.with_context(|| format!("{name} moves no number"))?[0] = MOVE_32;

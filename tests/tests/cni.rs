@@ -49,11 +49,14 @@ impl<'w> Runtime<'w> {
         world: &'w World,
         product: &Product<'_>,
         home: &Home,
-        ours: Value,
+        ours: &Value,
     ) -> anyhow::Result<Option<Self>> {
         let Some(real) = PLUGIN_FOLDERS.iter().map(Path::new).find(|folder| folder.join("bridge").exists())
         else {
-            eprintln!("skipped: no CNI plugins here; install containernetworking-plugins");
+            #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+            {
+                eprintln!("skipped: no CNI plugins here; install containernetworking-plugins");
+            }
             return Ok(None);
         };
         let plugins = home.path().join("plugins");
@@ -164,7 +167,7 @@ fn first_connection_is_intercepted(world: &World) -> anyhow::Result<bool> {
 fn a_pod_with_a_sidecar_is_intercepted_from_its_first_connection() -> anyhow::Result<()> {
     let world = world()?;
     let (product, home) = (Product::new(&world)?, Home::new()?);
-    let Some(mut runtime) = Runtime::new(&world, &product, &home, injected())? else { return world.close() };
+    let Some(mut runtime) = Runtime::new(&world, &product, &home, &injected())? else { return world.close() };
     let agent = home.start(&world, &product)?;
     let ended = runtime.add()?;
     ensure!(ended.success, "{ended:?}; {}", home.log());
@@ -192,7 +195,7 @@ fn a_pod_without_a_sidecar_is_left_alone() -> anyhow::Result<()> {
     let world = world()?;
     let (product, home) = (Product::new(&world)?, Home::new()?);
     let plain = json!({"runtimeConfig": {"io.kubernetes.cri.pod-annotations": {}}});
-    let Some(mut runtime) = Runtime::new(&world, &product, &home, plain)? else { return world.close() };
+    let Some(mut runtime) = Runtime::new(&world, &product, &home, &plain)? else { return world.close() };
     let agent = home.start(&world, &product)?;
     let ended = runtime.add()?;
     ensure!(ended.success, "{ended:?}");
@@ -206,7 +209,7 @@ fn a_pod_without_a_sidecar_is_left_alone() -> anyhow::Result<()> {
 fn without_an_agent_nothing_is_added_but_everything_is_deleted() -> anyhow::Result<()> {
     let world = world()?;
     let (product, home) = (Product::new(&world)?, Home::new()?);
-    let Some(mut runtime) = Runtime::new(&world, &product, &home, injected())? else { return world.close() };
+    let Some(mut runtime) = Runtime::new(&world, &product, &home, &injected())? else { return world.close() };
     let refused = runtime.add()?;
     assert_eq!((refused.success, &refused.answer["code"]), (false, &json!(11)), "{refused:?}");
     let status = runtime.ours("STATUS")?;
@@ -229,7 +232,7 @@ fn without_an_agent_nothing_is_added_but_everything_is_deleted() -> anyhow::Resu
 fn versions_and_errors_have_the_form_of_the_specification() -> anyhow::Result<()> {
     let world = world()?;
     let (product, home) = (Product::new(&world)?, Home::new()?);
-    let Some(runtime) = Runtime::new(&world, &product, &home, injected())? else { return world.close() };
+    let Some(runtime) = Runtime::new(&world, &product, &home, &injected())? else { return world.close() };
     let version = runtime.ours("VERSION")?;
     assert!(version.success);
     assert!(

@@ -102,10 +102,11 @@ fn namespace(control: &ControlMessageOwned) -> Option<NamespaceId> {
 
 /// The namespace that a message says is gone.
 fn ended(message: &[u8]) -> Option<NamespaceId> {
-    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).ok()?.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelNsId(message)) => id(&message),
-        _ => None,
-    }
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).ok()?;
+    let NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelNsId(message)) = message.payload else {
+        return None;
+    };
+    id(&message)
 }
 
 /// Gives a namespace an id in the calling thread's one, unless it has one, and returns it. The id goes with the namespace.
@@ -133,9 +134,8 @@ pub(super) fn name(netns: &Netns) -> io::Result<NamespaceId> {
 }
 
 fn id(message: &NsidMessage) -> Option<NamespaceId> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        NsidAttribute::Id(id) => Some(NamespaceId(*id)),
-        _ => None,
+    message.attributes.iter().find_map(|attribute| {
+        if let NsidAttribute::Id(id) = attribute { Some(NamespaceId(*id)) } else { None }
     })
 }
 
@@ -150,12 +150,14 @@ fn ask(socket: &Socket, request: RouteNetlinkMessage, flags: u16) -> io::Result<
     request.serialize(&mut bytes);
     socket.send(&bytes, 0)?;
     let (answer, _) = socket.recv_from_full()?;
-    match NetlinkMessage::deserialize(&answer).map_err(io::Error::other)?.payload {
-        NetlinkPayload::Error(error) => match error.code {
-            None => Ok(None),
-            Some(_) => Err(error.to_io()),
-        },
-        NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
-        _ => Ok(None),
+    let answer = NetlinkMessage::deserialize(&answer).map_err(io::Error::other)?.payload;
+    if let NetlinkPayload::InnerMessage(message) = answer {
+        return Ok(Some(message));
     }
+    if let NetlinkPayload::Error(error) = answer
+        && error.code.is_some()
+    {
+        return Err(error.to_io());
+    }
+    Ok(None)
 }

@@ -38,11 +38,11 @@ impl Source for Directory {
 
     async fn follow(self, keeper: Keeper) -> anyhow::Result<()> {
         // One place is enough: an event that finds it taken is told by the one that took it.
-        let (changed, mut changes) = mpsc::channel(1);
+        let (tell, mut told) = mpsc::channel(1);
         let mut watcher: RecommendedWatcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
                 if !event.is_ok_and(|event| event.kind.is_access()) {
-                    let _taken = changed.try_send(());
+                    let _taken = tell.try_send(());
                 }
             })
             .context("cannot watch folders")?;
@@ -55,7 +55,7 @@ impl Source for Directory {
                 // What was declared last stays in force.
                 Err(error) => tracing::error!(folder = %self.path.display(), "{error:#}"),
             }
-            changes.recv().await.context("the folder's watcher ended")?;
+            told.recv().await.context("the folder's watcher ended")?;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is seen from outside: OpenMetrics text, and whether the agent is alive and ready.
+//! What is seen from outside: metrics as `OpenMetrics` text, and whether the agent is alive and ready.
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -128,8 +128,12 @@ impl Collector for Snapshot {
             ("kept", kept),
             ("failing", failing),
         ];
-        let workloads = workloads.map(|(state, count)| ([("state", state.to_owned())], count as i64));
-        family.gauges("workloads", "Workloads in force, of these with arriving connections steered; those the agent keeps, of these failing", &workloads)?;
+        let workloads = workloads.map(|(state, count)| ([("state", state.to_owned())], number(count)));
+        family.gauges(
+            "workloads",
+            "Workloads in force, and of these steered; workloads the agent keeps, and of these failing",
+            &workloads,
+        )?;
 
         let hooks: Vec<_> = self
             .status
@@ -139,8 +143,12 @@ impl Collector for Snapshot {
             .collect();
         family.gauges("hook_attached", "Whether a hook is attached", &hooks)?;
 
-        let entries: Vec<_> =
-            self.gauges.maps.iter().map(|map| ([("map", map.name.to_owned())], map.entries as i64)).collect();
+        let entries: Vec<_> = self
+            .gauges
+            .maps
+            .iter()
+            .map(|map| ([("map", map.name.to_owned())], number(map.entries)))
+            .collect();
         family.gauges("map_entries", "Entries in a map", &entries)?;
         let room: Vec<_> = self
             .gauges
@@ -157,7 +165,7 @@ impl Collector for Snapshot {
             .map(|listener| {
                 (
                     [("workload", listener.workload.to_string()), ("listener", listener.name.to_owned())],
-                    listener.sockets as i64,
+                    number(listener.sockets),
                 )
             })
             .collect();
@@ -194,6 +202,10 @@ impl Collector for Snapshot {
             &[(none, self.view.collected)],
         )
     }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Writes metrics whose values were gathered already.

@@ -1,6 +1,7 @@
 //! A workload as it is declared: where its namespace is, and what to intercept.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
     str::FromStr,
@@ -39,9 +40,9 @@ pub struct WorkloadSpec {
     /// What to intercept, by the long flags of `apply`.
     #[serde(default, serialize_with = "given")]
     pub capture: CaptureArgs,
-    /// Whether redirected destinations are spread over 127.128.0.0/9.
-    #[serde(default = "yes")]
-    pub spread: bool,
+    /// Whether every redirected connection is sent to 127.0.0.1 itself.
+    #[serde(default)]
+    pub no_spread: bool,
     /// What becomes of a connection that cannot be redirected.
     #[serde(default)]
     pub on_error: OnError,
@@ -155,7 +156,7 @@ impl WorkloadSpec {
     /// The capture, as the namespace's addresses complete it. The agent's own environment is no part of it.
     pub fn capture(&self, netns: &Netns) -> Result<Capture, SpecError> {
         let detected = netns.run(Detected::here)?.map_err(SpecError::Detect)?;
-        Ok(self.capture.capture(&Detected { environment: Default::default(), ..detected })?)
+        Ok(self.capture.capture(&Detected { environment: BTreeMap::new(), ..detected })?)
     }
 
     fn check(&self) -> Result<(), SpecError> {
@@ -196,10 +197,6 @@ fn given<S: Serializer>(capture: &CaptureArgs, serializer: S) -> Result<S::Ok, S
         settings.retain(|_, setting| !setting.is_null());
     }
     value.serialize(serializer)
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl FromStr for WorkloadId {
@@ -272,10 +269,10 @@ mod tests {
         }
 
         #[test]
-        fn a_declaration_reads_back_as_it_was_written(pid in 1_u32.., spread: bool, port in 1_u16..) {
+        fn a_declaration_reads_back_as_it_was_written(pid in 1_u32.., no_spread: bool, port in 1_u16..) {
             let mut capture = CaptureArgs::default();
             capture.envoy_port = Some(port.to_string());
-            let spec = WorkloadSpec { pid: Some(pid), spread, capture, ..WorkloadSpec::default() };
+            let spec = WorkloadSpec { pid: Some(pid), no_spread, capture, ..WorkloadSpec::default() };
             let text = spec.to_json().unwrap();
             prop_assert_eq!(WorkloadSpec::from_json(&text).unwrap(), spec);
         }

@@ -293,7 +293,7 @@ impl Worker {
                 netns: &netns,
                 cgroup: self.charge.cgroup.as_deref(),
                 capture: &capture,
-                spread: spec.spread,
+                spread: !spec.no_spread,
                 bypass_on_error: spec.on_error == OnError::Bypass,
                 listeners: Listeners::Known,
             },
@@ -395,7 +395,7 @@ impl Worker {
         match datapath::release_cookie(&self.charge.state, cookie) {
             Ok(released) => tracing::info!(workload = %id, cookie, released, "its former namespace"),
             Err(error) => {
-                tracing::error!(workload = %id, cookie, "cannot release its former namespace: {error}")
+                tracing::error!(workload = %id, cookie, "cannot release its former namespace: {error}");
             }
         }
     }

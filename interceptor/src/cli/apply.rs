@@ -107,7 +107,7 @@ fn by_agent(args: &Args, agent: &Client, netns: &Netns, detected: &Detected) -> 
     let spec = WorkloadSpec {
         netns: Some(remote::lasting_path(netns)),
         capture: args.capture.gathered(detected)?,
-        spread: !args.no_spread,
+        no_spread: args.no_spread,
         on_error: args.on_error,
         ..WorkloadSpec::default()
     };

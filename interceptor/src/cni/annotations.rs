@@ -1,4 +1,4 @@
-//! A pod's annotations as a capture, as Istio's own CNI plugin reads them (cni/pkg/plugin/sidecar_redirect.go).
+//! A pod's annotations as a capture, as Istio's own CNI plugin reads them (`cni/pkg/plugin/sidecar_redirect.go`).
 
 use std::collections::BTreeMap;
 

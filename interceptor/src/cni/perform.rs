@@ -29,6 +29,7 @@ pub(super) fn perform(request: &Request) -> Result<Option<Value>, CniError> {
         }
         Action::Delete(id, netns) => delete(request, id, netns.as_deref()).map(|()| None),
         Action::Check(id, netns) => check(request, id, netns).map(|()| None),
+        Action::Nothing => Ok(None),
         Action::Status => client(request, Code::NotAvailable).map(|_client| None),
         Action::Collect(valid) => {
             let client = client(request, Code::TryAgain)?;

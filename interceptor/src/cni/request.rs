@@ -42,6 +42,8 @@ pub enum Action {
     Delete(WorkloadId, Option<PathBuf>),
     /// See whether the pod is under interception.
     Check(WorkloadId, PathBuf),
+    /// This pod is not to be intercepted: there is nothing to check.
+    Nothing,
     /// See whether pods can be added.
     Status,
     /// Release every pod but these.
@@ -148,13 +150,10 @@ fn add(environment: &Environment, configuration: &Configuration) -> Result<Actio
     if namespace.is_some_and(|namespace| configuration.exclude_namespaces.contains(namespace)) {
         return Ok(Action::Pass(result));
     }
-    let annotations = pod_annotations(configuration)?;
-    let capture = match (configuration.workloads, annotations) {
-        (Workloads::All, None) => configuration.capture.clone(),
-        (Workloads::All, Some(annotations)) => {
-            annotations::capture(&annotations, configuration.capture.clone())?
-        }
-        (Workloads::Injected, None) => {
+    let defaults = configuration.capture.clone();
+    let capture = match (pod_annotations(configuration)?, configuration.workloads) {
+        (None, Workloads::All) => defaults,
+        (None, Workloads::Injected) => {
             return Err(CniError::new(
                 Code::Configuration,
                 format!(
@@ -163,11 +162,11 @@ fn add(environment: &Environment, configuration: &Configuration) -> Result<Actio
                 ),
             ));
         }
-        (Workloads::Injected, Some(annotations)) if !annotations::is_injected(&annotations) => {
+        (Some(annotations), Workloads::Injected) if !annotations::is_injected(&annotations) => {
             return Ok(Action::Pass(result));
         }
-        (Workloads::Injected, Some(annotations)) => {
-            annotations::capture(&annotations, configuration.capture.clone())?
+        (Some(annotations), Workloads::All | Workloads::Injected) => {
+            annotations::capture(&annotations, defaults)?
         }
     };
     let spec = WorkloadSpec { netns: Some(netns), capture, ..WorkloadSpec::default() };
@@ -176,10 +175,8 @@ fn add(environment: &Environment, configuration: &Configuration) -> Result<Actio
 
 fn check(environment: &Environment, configuration: &Configuration) -> Result<Action, CniError> {
     // Whether it should be intercepted is decided as at ADD.
-    match add(environment, configuration)? {
-        Action::Add(id, spec, _) => Ok(Action::Check(id, spec.netns.unwrap_or_default())),
-        other => Ok(other),
-    }
+    let Action::Add(id, spec, _) = add(environment, configuration)? else { return Ok(Action::Nothing) };
+    Ok(Action::Check(id, spec.netns.unwrap_or_default()))
 }
 
 fn collect(configuration: &Configuration) -> Result<Action, CniError> {

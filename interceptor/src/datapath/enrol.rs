@@ -18,7 +18,7 @@ use super::{
     status::path_of,
     sys::{self, AttachType},
     tenure,
-    upgrade::{Build, Verified, upgrade},
+    upgrade::{Build, Verified, remember, upgrade},
 };
 use crate::{
     capture::{Capture, InboundMode},
@@ -348,6 +348,7 @@ fn attach_hooks(
         }
         let program = build.object()?.load_hook(name)?;
         attach_and_pin(name, program, cgroup.file(), cgroup.path(), attach, &pin)?;
+        remember(state, name, program)?;
         undo.pins.push(pin);
         changed = true;
     }
@@ -427,7 +428,7 @@ fn remove_all(state: &State) -> Result<(), DatapathError> {
 }
 
 /// Removes a folder of pins with everything in it.
-fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
+pub(super) fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
     match fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(DatapathError::State { folder: folder.to_owned(), source })

@@ -76,6 +76,11 @@ impl State {
         self.version().join("workloads")
     }
 
+    /// A folder for each build, by its object's digest, with the programs it has put into links.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.version().join("programs")
+    }
+
     /// The pin of a workload's `sk_lookup` link.
     pub(super) fn steering(&self, workload: u64) -> PathBuf {
         self.workloads().join(workload.to_string())

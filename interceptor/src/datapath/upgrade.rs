@@ -4,6 +4,9 @@
 //! its tag, which is the kernel's digest of its instructions, and by the maps it uses: those of a program whose map's pin
 //! was removed are not the pinned ones any more. Constants (`.rodata`) are not part of a tag; ours depend on the kernel
 //! and the workload alone.
+//!
+//! The kernel tells a tag only of a loaded program, and verifying takes it long. So programs found to be this build's are
+//! pinned once more, under its digest: a link with one of these needs no comparison by this or any later process.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,8 +19,9 @@ use aya::maps::MapInfo;
 
 use super::{
     DatapathError,
-    object::{CGROUP_HOOKS, Object},
-    state::State,
+    enrol::{remove_folder, remove_pin},
+    object::{CGROUP_HOOKS, Object, STEER, digest},
+    state::{self, State},
     sys,
 };
 
@@ -89,8 +93,14 @@ pub(super) fn steering(
     let Some((link, program)) = in_force(&pin)? else { return Ok(false) };
     let failed = |source| DatapathError::Upgrade { pin: pin.clone(), source };
     if verified.steering.is_none() {
-        let own = build.object()?.load_steering()?;
-        verified.steering = Some(sys::program_info(own).map_err(failed)?.tag);
+        let known = if let Some(known) = of_this_build(state, STEER)? {
+            known
+        } else {
+            let own = build.object()?.load_steering()?;
+            remember(state, STEER, own)?;
+            sys::program_info(own).map_err(failed)?
+        };
+        verified.steering = Some(known.tag);
     }
     if verified.steering == Some(program.tag) && uses_pinned_maps(state, &program)? {
         return Ok(false);
@@ -111,16 +121,50 @@ fn hook(
     if verified.hooks.get(name) == Some(&program.id) {
         return Ok(false);
     }
+    let has_maps = uses_pinned_maps(state, &program)?;
+    if has_maps && of_this_build(state, name)?.is_some_and(|known| known.id == program.id) {
+        verified.hooks.insert(name, program.id);
+        return Ok(false);
+    }
     let failed = |source| DatapathError::Upgrade { pin: pin.clone(), source };
     let own = build.object()?.load_hook(name)?;
     let new = sys::program_info(own).map_err(failed)?;
-    if new.tag == program.tag && uses_pinned_maps(state, &program)? {
+    if has_maps && new.tag == program.tag {
+        remember(state, name, sys::open_program(program.id).map_err(failed)?.as_fd())?;
         verified.hooks.insert(name, program.id);
         return Ok(false);
     }
     replace(&link, own).map_err(failed)?;
+    remember(state, name, own)?;
     verified.hooks.insert(name, new.id);
     Ok(true)
+}
+
+/// The program of this name that is known to be this build's.
+fn of_this_build(state: &State, name: &str) -> Result<Option<sys::ProgramInfo>, DatapathError> {
+    let pin = folder_of_build(state).join(name);
+    let failed = |source| DatapathError::State { folder: pin.clone(), source };
+    match sys::open_pin(&pin) {
+        Ok(program) => sys::program_info(program.as_fd()).map(Some).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Pins a program as one of this build's, and forgets those of others.
+pub(super) fn remember(state: &State, name: &str, program: BorrowedFd<'_>) -> Result<(), DatapathError> {
+    let own = folder_of_build(state);
+    if !own.exists() {
+        remove_folder(&state.programs())?;
+        state::make(&own)?;
+    }
+    let pin = own.join(name);
+    remove_pin(&pin)?;
+    sys::pin(program, &pin).map_err(|source| DatapathError::State { folder: pin, source })
+}
+
+fn folder_of_build(state: &State) -> PathBuf {
+    state.programs().join(format!("{:016x}", digest()))
 }
 
 /// A pinned link, and the program in it. None if there is no pin.
