@@ -5,17 +5,17 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
 use interceptor::{
+    agent::{Client, OnError, WorkloadSpec},
     capture::{Capture, CaptureArgs, Detected},
-    datapath::{Change, Enrolment, enrol},
+    datapath::{Change, Enrolment, Listeners, Verified, enrol},
     netns::Netns,
     probe::Backend,
 };
 
 use super::{
     backend::{self, BackendArgs},
-    output,
+    output, remote,
 };
 
 /// Put a network namespace under interception, or change what is intercepted.
@@ -49,16 +49,7 @@ const EXAMPLES: &str = "Examples:
   Only two destinations outbound, nothing inbound:
     interceptor apply --netns /proc/4711/ns/net -i 10.0.0.0/8,192.168.7.0/24";
 
-/// What becomes of a connection that cannot be redirected.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OnError {
-    /// It fails, with an error of its own.
-    Closed,
-    /// It passes without the proxy.
-    Bypass,
-}
-
-pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, state: &Path, run: &Path) -> anyhow::Result<ExitCode> {
     let netns = match &args.netns {
         Some(path) => Netns::open(path)?,
         None => Netns::current()?,
@@ -85,18 +76,47 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
         output::line(format_args!("{}: {done}", netns.path().display()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let outcome = enrol(&Enrolment {
+    if let Some(agent) = Client::find(run, state)? {
+        return by_agent(args, &agent, &netns, &detected);
+    }
+    let enrolment = Enrolment {
         state,
         netns: &netns,
         cgroup: args.cgroup.as_deref(),
         capture: &capture,
         spread: !args.no_spread,
-        bypass_on_error: matches!(args.on_error, OnError::Bypass),
-    })?;
+        bypass_on_error: args.on_error == OnError::Bypass,
+        listeners: Listeners::Search,
+    };
+    let outcome = enrol(&enrolment, &mut Verified::default())?;
     for shortfall in &outcome.shortfalls {
         output::warning(shortfall);
     }
     output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, &capture)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the agent enrol the workload, so that it also follows the namespace's routes from now on.
+fn by_agent(args: &Args, agent: &Client, netns: &Netns, detected: &Detected) -> anyhow::Result<ExitCode> {
+    if args.cgroup.is_some() {
+        output::warning("--cgroup is ignored: the running agent has attached the hooks");
+    }
+    let kept = remote::find(agent, netns)?;
+    let id = match kept {
+        Some(kept) => kept.id,
+        None => remote::id(netns)?,
+    };
+    let spec = WorkloadSpec {
+        netns: Some(remote::lasting_path(netns)),
+        capture: args.capture.gathered(detected)?,
+        no_spread: args.no_spread,
+        on_error: args.on_error,
+        ..WorkloadSpec::default()
+    };
+    for warning in agent.enrol(&id, &spec)?.warnings {
+        output::warning(warning);
+    }
+    output::line(format_args!("{}: under interception, kept by the agent as {id}", netns.path().display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
