@@ -109,7 +109,7 @@ fn describe(
     steered: bool,
     connections: Vec<ReasonCount>,
 ) -> WorkloadStatus {
-    let netns = label.as_ref().map(path_of);
+    let netns = label.map(path_of);
     WorkloadStatus {
         cookie,
         netns: netns.unwrap_or_default(),
