@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -139,15 +140,15 @@ impl Home {
         product: &Product<'_>,
         mut fits: impl FnMut(&[Kept]) -> bool,
     ) -> anyhow::Result<Vec<Kept>> {
-        let deadline = std::time::Instant::now() + DEADLINE;
+        let deadline = Instant::now() + DEADLINE;
         let client = self.client(product)?;
         loop {
             let kept = client.workloads()?;
             if fits(&kept) {
                 return Ok(kept);
             }
-            ensure!(std::time::Instant::now() < deadline, "still {kept:?}; log:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
+            ensure!(Instant::now() < deadline, "still {kept:?}; log:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
         }
     }
 }
@@ -157,6 +158,22 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child().id()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> anyhow::Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    }
+
+    /// Waits until it has no more descriptors open than `at_rest`. A connection to its control socket that we have closed
+    /// is closed on its side a moment later, and nothing tells us when.
+    pub fn wait_for_descriptors(&self, at_rest: usize) -> anyhow::Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        while self.descriptors()? > at_rest {
+            ensure!(Instant::now() < deadline, "{} descriptors, {at_rest} at rest", self.descriptors()?);
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// Ends it at once, as a crash would.

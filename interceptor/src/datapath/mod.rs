@@ -17,17 +17,15 @@ mod state;
 mod status;
 mod sys;
 mod table;
-pub(crate) mod trial;
 mod tenure;
+pub(crate) mod trial;
 mod upgrade;
 
 use std::path::PathBuf;
 
 pub use self::{
     collect::{Found, Tended, tend},
-    enrol::{
-        Change, Enrolment, Listeners, Outcome, check_reach, enrol, release, release_cookie, uninstall,
-    },
+    enrol::{Change, Enrolment, Listeners, Outcome, check_reach, enrol, release, release_cookie, uninstall},
     error::DatapathError,
     gauges::{Gauges, ListenerGauge, MapGauge, gauges},
     neighbours::{Neighbour, neighbours},

@@ -90,9 +90,9 @@ fn listeners(workload: &WorkloadStatus) -> Result<BTreeSet<u64>, DoctorError> {
 
 fn sandbox(inside: &[Process]) -> Option<Finding> {
     let mut names = inside.iter().filter_map(|process| process.stat().ok()).map(|stat| stat.comm);
-    let kind =
-        |name: &str| SANDBOXES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, kind)| *kind);
-    let (name, kind) = names.find_map(|name| kind(&name).map(|kind| (name, kind)))?;
+    let (name, kind) = names.find_map(|name| {
+        SANDBOXES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, kind)| (name, *kind))
+    })?;
     Some(Finding::new(
         format!("the workload runs in {kind} ({name})"),
         "its sockets belong to a kernel or network stack of its own, where our hooks do not run",

@@ -122,12 +122,12 @@ impl Feature {
         self
     }
 
-    pub(super) const fn purpose(mut self, purpose: &'static str) -> Self {
+    pub(super) const fn serves(mut self, purpose: &'static str) -> Self {
         self.purpose = purpose;
         self
     }
 
-    pub(super) const fn without(mut self, without: &'static str) -> Self {
+    pub(super) const fn without_it(mut self, without: &'static str) -> Self {
         self.without = without;
         self
     }
@@ -180,11 +180,6 @@ pub(super) enum Check {
 }
 
 impl Check {
-    /// The function of the kernel it looks for.
-    pub(super) fn function(self) -> Option<&'static str> {
-        if let Self::Netfilter(symbol) = self { Some(symbol.function) } else { None }
-    }
-
     pub(super) fn run(self, host: &Host) -> Finding {
         const LOADED: &str = "loaded a program";
         const LINKED: &str = "asked for a link to nothing";

@@ -7,7 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{catalogue::FEATURES, feature::Finding, host::Host};
+use super::{
+    feature::{Check, Finding},
+    host::Host,
+};
 
 /// A part of netfilter.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +29,11 @@ const SYMBOLS: &str = "/proc/kallsyms";
 /// Reads which functions the kernel has; none if it does not list them.
 pub(super) fn read_symbols() -> Option<Symbols> {
     let all = fs::read_to_string(SYMBOLS).ok()?;
-    let wanted: BTreeSet<&str> = FEATURES.iter().filter_map(|feature| feature.check.function()).collect();
+    let wanted = super::catalogue::FEATURES.iter().filter_map(|feature| {
+        let Check::Netfilter(symbol) = feature.check else { return None };
+        Some(symbol.function)
+    });
+    let wanted: BTreeSet<&str> = wanted.collect();
     // Address, type, name, and the module in brackets.
     let names = all.lines().filter_map(|line| line.split_ascii_whitespace().nth(2));
     Some(names.filter(|name| wanted.contains(name)).map(str::to_owned).collect())

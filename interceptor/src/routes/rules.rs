@@ -41,17 +41,18 @@ async fn of_family(handle: &Handle, family: IpVersion) -> Result<Vec<String>, Ro
 }
 
 fn priority(rule: &RuleMessage) -> u32 {
-    let given = rule.attributes.iter().find_map(|attribute| {
-        if let RuleAttribute::Priority(priority) = attribute { Some(*priority) } else { None }
+    let given = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Priority(priority) => Some(*priority),
+        _ => None,
     });
     given.unwrap_or(0)
 }
 
 fn table(rule: &RuleMessage) -> u32 {
-    let given = rule
-        .attributes
-        .iter()
-        .find_map(|attribute| if let RuleAttribute::Table(table) = attribute { Some(*table) } else { None });
+    let given = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
     given.unwrap_or_else(|| u32::from(rule.header.table))
 }
 
