@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use interceptor_ebpf::abi::{Label, Switches, Workload};
 use serde::Serialize;
 
-use super::{DatapathError, enrol::existing_link, maps::Maps, object::CGROUP_HOOKS, rights, state::State};
+use super::{
+    DatapathError, PolicyTable, enrol::existing_link, maps::Maps, object::CGROUP_HOOKS, rights, state::State,
+};
 
 /// Everything in force under one state folder.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -100,6 +102,13 @@ pub fn status(folder: &Path) -> Result<Status, DatapathError> {
         ));
     }
     Ok(status)
+}
+
+/// Reads the policy table that is in force for a workload; none if it is not under interception.
+pub fn enforced(folder: &Path, workload: u64) -> Result<Option<PolicyTable>, DatapathError> {
+    let Some(state) = State::open(folder)?.filter(State::is_installed) else { return Ok(None) };
+    rights::check()?;
+    Maps::open(&state.maps())?.table(workload)
 }
 
 fn describe(

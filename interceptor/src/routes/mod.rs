@@ -17,7 +17,7 @@ use thiserror::Error;
 
 pub use self::{
     local::{add_local_ipv6, remove_local_ipv6},
-    netlink::read,
+    netlink::{is_neighbour, read},
     rules::policy_rules,
 };
 
