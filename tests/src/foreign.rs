@@ -11,6 +11,7 @@ use nix::libc;
 
 const BPF_PROG_LOAD: u32 = 5;
 const BPF_PROG_ATTACH: u32 = 8;
+const BPF_LINK_CREATE: u32 = 28;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const CONNECT4: u32 = 10;
 
@@ -42,6 +43,37 @@ impl Program {
         let (target_fd, program_fd) = (target.as_raw_fd(), program.as_raw_fd());
         bpf(BPF_PROG_ATTACH, &Request { target: target_fd, program: program_fd, attach: CONNECT4, flags })?;
         Ok(program)
+    }
+
+    /// Attaches it by a link, with flags of linux/bpf.h; it goes away with the descriptors.
+    pub fn link(self, cgroup: &Path, flags: u32) -> io::Result<[OwnedFd; 2]> {
+        #[repr(C)]
+        struct Request {
+            program: RawFd,
+            target: RawFd,
+            attach: u32,
+            flags: u32,
+            relative: RawFd,
+            padding: u32,
+            revision: u64,
+        }
+        let program = self.load()?;
+        let target = File::open(cgroup)?;
+        let (program_fd, target_fd) = (program.as_raw_fd(), target.as_raw_fd());
+        let link = bpf(
+            BPF_LINK_CREATE,
+            &Request {
+                program: program_fd,
+                target: target_fd,
+                attach: CONNECT4,
+                flags,
+                relative: 0,
+                padding: 0,
+                revision: 0,
+            },
+        )?;
+        // SAFETY: the kernel just returned this descriptor, and nobody else knows it.
+        Ok([program, unsafe { OwnedFd::from_raw_fd(link) }])
     }
 
     fn load(self) -> io::Result<OwnedFd> {

@@ -11,7 +11,7 @@ use interceptor::parity::{
 };
 use interceptor_tests::{Product, foreign::Program, interceptor};
 
-use super::{enrol, findings, only, some};
+use super::{enrol, findings, only, remove_group, some};
 
 #[test]
 fn a_missing_hook_is_found_and_canaries_go_astray() -> anyhow::Result<()> {
@@ -69,8 +69,11 @@ fn a_program_on_the_cgroup_of_the_application_alone_is_found() -> anyhow::Result
     let _proxy = enrol(&world, &product)?;
     let below = world.cgroup().join("application");
     fs::create_dir(&below)?;
-    let removed = below.clone();
-    world.on_close(Box::new(move || Ok(fs::remove_dir(removed)?)))?;
+    let group = below.clone();
+    world.on_close(Box::new(move || {
+        fs::write(group.join("cgroup.kill"), "1")?;
+        remove_group(&group)
+    }))?;
     let mut enter = Command::new(interceptor());
     enter.arg("actor").arg("--netns").arg(world.namespace(Place::Pod)?.path()).arg("--cgroup").arg(&below);
     enter.args(["--uid", &APP.owner.uid.to_string(), "--gid", &APP.owner.gid.to_string()]);
@@ -111,20 +114,24 @@ fn another_installation_is_found() -> anyhow::Result<()> {
 }
 
 #[test]
-fn rules_of_istio_and_linkerd_beside_ebpf_are_found() -> anyhow::Result<()> {
+fn rules_of_istio_beside_ebpf_are_found() -> anyhow::Result<()> {
     let world = World::build(Layout::default())?;
     let product = Product::new(&world)?;
     Backend::IptablesNft.apply(&world, &interceptor(), Place::Pod, &INJECTED)?;
     only(&findings(&world, &product)?, "rules of Istio");
     let _proxy = enrol(&world, &product)?;
     some(&findings(&world, &product)?, "rules of Istio");
-    product.release(Place::Pod)?;
-    only(&findings(&world, &product)?, "not under interception");
+    world.close()
+}
 
-    product.apply(Place::Pod, &INJECTED)?;
-    let chains = "*nat\n:PROXY_INIT_REDIRECT - [0:0]\nCOMMIT\n";
+#[test]
+fn rules_of_linkerd_beside_ebpf_are_found() -> anyhow::Result<()> {
+    let world = World::build(Layout::default())?;
+    let product = Product::new(&world)?;
+    let _proxy = enrol(&world, &product)?;
     let mut restore = Command::new("iptables-nft-restore");
-    let loaded = world.run(Some(Place::Pod), restore.arg("--noflush"), chains)?;
+    let chain = "*nat\n:PROXY_INIT_REDIRECT - [0:0]\nCOMMIT\n";
+    let loaded = world.run(Some(Place::Pod), restore.arg("--noflush"), chain)?;
     ensure!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
     only(&findings(&world, &product)?, "rules of Linkerd");
     world.close()

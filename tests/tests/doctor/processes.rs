@@ -16,7 +16,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use super::{enrol, findings, only};
+use super::{enrol, findings, only, remove_group};
 
 #[test]
 fn an_application_that_runs_as_the_proxy_is_found() -> anyhow::Result<()> {
@@ -67,7 +67,7 @@ fn a_process_in_a_net_cls_cgroup_is_found() -> anyhow::Result<()> {
             .and_then(|process| Ok(fs::write(group.join("cgroup.procs"), process.to_string())?));
         let found = moved.and_then(|()| findings(&world, &product));
         drop(app);
-        removed(&group)?;
+        remove_group(&group)?;
         only(&found?, "net_cls");
         Ok(())
     });
@@ -92,15 +92,4 @@ fn in_pod(world: &World, uid: u32) -> anyhow::Result<i32> {
     };
     let found = procfs::process::all_processes()?.flatten().find(is_inside);
     Ok(found.context("no such process in the pod")?.pid)
-}
-
-/// Removes a cgroup, which is busy until its last process is gone.
-fn removed(group: &Path) -> anyhow::Result<()> {
-    for _ in 0..500 {
-        if fs::remove_dir(group).is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    Ok(fs::remove_dir(group)?)
 }

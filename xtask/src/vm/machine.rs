@@ -17,7 +17,7 @@ use indicatif::ProgressBar;
 use super::{debian::Apt, folder};
 
 /// Silence longer than this is a hang. Emulated and beside other work, a machine may pause for long.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(480);
 /// How often the console is looked at.
 const PULSE: Duration = Duration::from_millis(500);
 /// What a kernel says when it is past help; or will be, in a test of ours.
