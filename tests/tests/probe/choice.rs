@@ -7,7 +7,7 @@ use interceptor::parity::{
     plan::Place,
     world::{Layout, World},
 };
-use interceptor_tests::Product;
+use interceptor_tests::{Product, skipped};
 use serde_json::Value;
 
 use super::probe;
@@ -95,5 +95,24 @@ fn two_wishes_that_exclude_each_other_are_refused() -> anyhow::Result<()> {
     let output = apply(&world, &product, &["--backend", "nft", "--require", "ebpf"])?;
     let error = text(&output.stderr);
     assert!(output.status.code() == Some(1) && error.contains("--require ebpf"), "{error}");
+    world.close()
+}
+
+/// An agent intercepts by eBPF alone, so it has nothing to do where that cannot be.
+#[test]
+fn an_agent_without_ebpf_ends_with_the_reason() -> anyhow::Result<()> {
+    let report = probe()?;
+    let (backend, because) = choice(&report);
+    if backend == "ebpf" {
+        skipped(&anyhow::anyhow!("eBPF works here: {because}"));
+        return Ok(());
+    }
+    let world = World::build(Layout::default())?;
+    let product = Product::new(&world)?;
+    let output = product.run(&["agent", "--metrics", "off"])?;
+    let error = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.starts_with("error: ebpf needs "), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(!product.state_dir().exists(), "something was left behind");
     world.close()
 }

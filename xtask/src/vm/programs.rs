@@ -71,7 +71,7 @@ fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     // Given here and not in the environment, where the build of the BPF programs would inherit it.
     cargo.args(["--config", &format!(r#"target.{TARGET}.rustflags=["-C","target-feature=+crt-static"]"#)]);
     // The archive they go into lies in the machine's memory.
-    cargo.args(["--config", "profile.dev.debug=0"]);
+    cargo.args(["--config", "profile.dev.debug=0", "--config", r#"profile.dev.strip="symbols""#]);
     let output =
         cargo.current_dir(workspace::root()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the build failed ({}); cargo says why above", output.status);
