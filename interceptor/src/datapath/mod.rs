@@ -8,6 +8,7 @@ mod enrol;
 mod error;
 mod gauges;
 mod maps;
+mod marked;
 mod neighbours;
 mod object;
 mod rehearsal;
