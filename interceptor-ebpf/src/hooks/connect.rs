@@ -29,15 +29,23 @@ fn connect(context: &SocketAddress) -> i32 {
     let Some(protocol) = context.protocol() else { return ALLOW };
     let workload = context.workload();
     match outcome::tables(workload) {
-        Ok(tables) => outcome::tell(workload, &tables, intercept(context, protocol, &tables)),
+        Ok(tables) => {
+            outcome::tell(workload, &tables, context, intercept(context, workload, protocol, &tables))
+        }
         Err(told) => told,
     }
 }
 
 /// Decides, and rewrites the destination as the last step, so that a failure leaves the call as it was.
 #[inline(always)]
-fn intercept(context: &SocketAddress, protocol: Protocol, tables: &KernelTables) -> Result<Reason, Failure> {
+fn intercept(
+    context: &SocketAddress,
+    workload: u64,
+    protocol: Protocol,
+    tables: &KernelTables,
+) -> Result<Reason, Failure> {
     let call = Call::of(context, protocol, tables);
+    call.trace(workload, protocol);
     let Some(listener) = call.decision.redirect() else {
         return Ok(direct(&call, protocol, tables));
     };

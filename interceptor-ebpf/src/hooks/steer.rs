@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks},
+    abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks, Point},
     policy::{Incoming, Reason, Tables as _, incoming},
 };
 
@@ -15,6 +15,7 @@ use crate::kernel::{
     count::count,
     maps::{LISTENERS, PENDING, WORKLOAD_COOKIE},
     tables::{Absent, KernelTables},
+    trace::{self, Told},
 };
 
 #[sk_lookup]
@@ -50,12 +51,21 @@ fn steer(context: SkLookupContext) -> u32 {
         interface: lookup.interface(),
     };
     let decision = incoming(&facts, &tables);
-    if let Some(listener) = decision.redirect()
-        && assign(&context, workload, listener) == SK_DROP
-    {
+    let listener = decision.redirect();
+    let refused = listener.is_some_and(|listener| assign(&context, workload, listener) == SK_DROP);
+    let reason = if refused { Reason::NoListener } else { decision.reason };
+    trace::tell(&Told {
+        workload,
+        source: &flow.client,
+        destination: &flow.target.0,
+        reason,
+        listener: listener.unwrap_or(Listener::NONE),
+        point: Point::ARRIVE,
+    });
+    if refused {
         return SK_DROP;
     }
-    count(workload, decision.reason);
+    count(workload, reason);
     SK_PASS
 }
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use interceptor_ebpf::{
-    abi::{Address, Endpoint, Entry, OriginalDestination},
+    abi::{Address, Endpoint, Entry, Listener, OriginalDestination, Point},
     policy::{Decision, Outgoing, Protocol, Reason, outgoing},
 };
 
@@ -11,6 +11,7 @@ use super::{
     forget::Forget,
     records,
     tables::KernelTables,
+    trace::{self, Told},
 };
 
 /// A call, and what was decided about it.
@@ -38,6 +39,25 @@ impl Call {
         let (source, decision) = (forget.address(&source), forget.decision(&decision));
         Self { socket, bound, original, source, decision }
     }
+
+    /// Tells what was decided.
+    #[inline(always)]
+    pub(crate) fn trace(&self, workload: u64, protocol: Protocol) {
+        trace::tell(&Told {
+            workload,
+            source: &Endpoint::new(self.source, self.bound.port),
+            destination: &self.original.0,
+            reason: self.decision.reason,
+            listener: self.decision.redirect().unwrap_or(Listener::NONE),
+            point: point(protocol),
+        });
+    }
+}
+
+/// Where a call of a protocol is decided.
+#[inline(always)]
+pub(crate) fn point(protocol: Protocol) -> Point {
+    if matches!(protocol, Protocol::Tcp) { Point::CONNECT } else { Point::SEND }
 }
 
 #[inline(always)]

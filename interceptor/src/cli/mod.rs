@@ -15,6 +15,7 @@ mod release;
 mod remote;
 mod rules;
 mod status;
+mod trace;
 
 use std::{
     ffi::OsString,
@@ -62,6 +63,7 @@ enum Command {
     Release(release::Args),
     Uninstall(release::UninstallArgs),
     Status(status::Args),
+    Trace(trace::Args),
     Rules(Box<rules::Args>),
     Explain(Box<explain::Args>),
     Import(import::Args),
@@ -92,6 +94,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Release(args) => release::run(&args, state, run),
         Command::Uninstall(_) => release::uninstall(state),
         Command::Status(args) => status::run(&args, state),
+        Command::Trace(args) => trace::run(&args, state),
         Command::Rules(args) => rules::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Import(args) => import::run(&args),

@@ -19,6 +19,7 @@ mod status;
 mod sys;
 mod table;
 mod tenure;
+mod trace;
 pub(crate) mod trial;
 mod upgrade;
 
@@ -35,6 +36,7 @@ pub use self::{
     status::{HookStatus, Status, WorkloadStatus, status},
     table::{DNS_PORT, Enforcement, Interfaces, PolicyTable},
     tenure::Tenure,
+    trace::{Decided, Trace},
     upgrade::Verified,
 };
 
