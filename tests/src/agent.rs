@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use interceptor::{
     agent::{Client, Kept, WorkloadId},
-    parity::{plan::Place, world::World},
+    parity::{
+        plan::Place,
+        world::{Namespace, World},
+    },
 };
 use tempfile::TempDir;
 
@@ -123,6 +126,13 @@ impl Home {
         }
     }
 
+    /// Forgets what agents that have ended reported.
+    pub fn forget_reports(&self) -> anyhow::Result<()> {
+        self.reports.set_nonblocking(true)?;
+        while self.reports.recv(&mut [0; 1024]).is_ok() {}
+        Ok(self.reports.set_nonblocking(false)?)
+    }
+
     /// What agents have logged so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -158,6 +168,23 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child().id()
+    }
+
+    /// Its resident memory in KiB.
+    pub fn resident_kib(&self) -> anyhow::Result<usize> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS is missing")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    /// CPU time it has used so far.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        // Ticks of user and system time, see proc_pid_stat(5); the name in parentheses before them may hold blanks.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = fields.get(11..13).context("no times in the agent's stat")?;
+        let ticks = ticks.iter().map(|ticks| ticks.parse::<u64>()).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(10 * ticks))
     }
 
     /// How many descriptors it has open.
@@ -211,10 +238,16 @@ pub fn of<'k>(kept: &'k [Kept], id: &str) -> Option<&'k Kept> {
 
 /// A workload file's text for a pod: everything intercepted but the ports given as excluded.
 pub fn workload_file(world: &World, pod: Place, excluded_ports: &str) -> anyhow::Result<String> {
-    let path = world.namespace(pod)?.path();
-    Ok(format!(
+    let excluded = format!("istio-local-outbound-ports-exclude = \"{excluded_ports}\"\n");
+    Ok(workload_text(world.namespace(pod)?, &excluded))
+}
+
+/// A workload file's text: everything intercepted, but for what `settings` of the capture say.
+#[must_use]
+pub fn workload_text(pod: &Namespace, settings: &str) -> String {
+    format!(
         "netns = \"{}\"\n[capture]\nistio-service-cidr = \"*\"\nistio-inbound-ports = \"*\"\n\
-         istio-local-exclude-ports = \"15090,15021,15020\"\nistio-local-outbound-ports-exclude = \"{excluded_ports}\"\n",
-        path.display()
-    ))
+         istio-local-exclude-ports = \"15090,15021,15020\"\n{settings}",
+        pod.path().display()
+    )
 }
