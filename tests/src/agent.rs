@@ -247,7 +247,7 @@ pub fn workload_file(world: &World, pod: Place, excluded_ports: &str) -> anyhow:
 pub fn workload_text(pod: &Namespace, settings: &str) -> String {
     format!(
         "netns = \"{}\"\n[capture]\nistio-service-cidr = \"*\"\nistio-inbound-ports = \"*\"\n\
-         istio-local-exclude-ports = \"15090,15021,15020\"\n{settings}",
+         istio-local-exclude-ports = \"15090,15021,15020\"\nipv6 = \"on\"\n{settings}",
         pod.path().display()
     )
 }
