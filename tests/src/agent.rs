@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -22,6 +23,8 @@ use tempfile::TempDir;
 
 use crate::Product;
 
+/// How long a report is waited for before the agent itself is looked at.
+const MOMENT: Duration = Duration::from_millis(50);
 /// A hang becomes a failure after this.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -42,7 +45,7 @@ impl Home {
         let folder = tempfile::Builder::new().prefix("interceptor-agent-").tempdir()?;
         fs::create_dir(folder.path().join("workloads"))?;
         let reports = UnixDatagram::bind(folder.path().join("notify"))?;
-        reports.set_read_timeout(Some(DEADLINE))?;
+        reports.set_read_timeout(Some(MOMENT))?;
         Ok(Self { folder, reports })
     }
 
@@ -84,7 +87,12 @@ impl Home {
     /// Starts an agent of another build.
     pub fn start_build(&self, world: &World, product: &Product<'_>, build: &Path) -> anyhow::Result<Agent> {
         let agent = self.spawn(world, product, build)?;
-        self.wait_for("READY=1")?;
+        let deadline = Instant::now() + DEADLINE;
+        while !self.hears("READY=1")? {
+            let ended = agent.child().try_wait()?;
+            ensure!(ended.is_none(), "the agent ended ({ended:?}); its log:\n{}", self.log());
+            ensure!(Instant::now() < deadline, "the agent does not get ready; its log:\n{}", self.log());
+        }
         Ok(agent)
     }
 
@@ -112,17 +120,13 @@ impl Home {
         Ok(agent)
     }
 
-    /// Waits until an agent reports something to its service manager.
-    pub fn wait_for(&self, report: &str) -> anyhow::Result<()> {
+    /// Whether an agent reports this to its service manager next, or within a moment.
+    pub fn hears(&self, report: &str) -> anyhow::Result<bool> {
         let mut buffer = [0; 1024];
-        loop {
-            let length = self
-                .reports
-                .recv(&mut buffer)
-                .with_context(|| format!("no agent reports {report}; its log:\n{}", self.log()))?;
-            if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == report) {
-                return Ok(());
-            }
+        match self.reports.recv(&mut buffer) {
+            Ok(length) => Ok(String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == report)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 

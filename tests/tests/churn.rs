@@ -22,7 +22,9 @@ use interceptor_tests::{
 /// Number of the first pod; smaller ones belong to the world itself.
 const FIRST_POD: u8 = 3;
 /// Ways to end an agent, and builds to start in its place, come in every combination within so many rounds.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 10;
+/// One agent in so many may finish what it has to do.
+const SETTLE_EVERY: usize = 5;
 
 #[test]
 fn connections_notice_nothing_of_what_happens_to_agents() -> anyhow::Result<()> {
@@ -45,21 +47,21 @@ fn connections_notice_nothing_of_what_happens_to_agents() -> anyhow::Result<()> 
         while rounds < ROUNDS || Instant::now() < end {
             rounds += 1;
             declare(&home, &pods, rounds)?;
+            let build = &builds[rounds % 2];
             // The files have just changed: it dies in the middle of something, a little later each time.
             thread::sleep(Duration::from_millis((rounds as u64 * 37) % 500));
-            if rounds % 4 < 2 {
-                agent.kill()?;
-            } else {
+            if rounds % 3 == 0 {
                 agent.stop()?;
-            }
-            let build = &builds[rounds % 2];
-            if rounds % 4 == 1 {
-                // One that dies before it is ready, when it may be replacing programs.
-                let short_lived = home.spawn(&world, &product, build)?;
-                thread::sleep(Duration::from_millis((rounds as u64 * 53) % 700));
-                short_lived.kill()?;
+            } else {
+                agent.kill()?;
             }
             home.forget_reports()?;
+            if rounds % SETTLE_EVERY != 0 {
+                // It dies before it is ready, it may be while it replaces programs.
+                agent = home.spawn(&world, &product, build)?;
+                thread::sleep(Duration::from_millis((rounds as u64 * 531) % 3000));
+                continue;
+            }
             agent = home.start_build(&world, &product, build)?;
             home.wait_until(&product, |kept| {
                 kept.len() == pods.len() && kept.iter().all(|kept| is(kept, rounds))
