@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::ErrorKind,
+    net::SocketAddr,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -102,7 +103,7 @@ impl Home {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log"))?;
         command
             .arg(self.run())
-            .args(["agent", "--metrics", "off", "--log-level", "debug", "--workloads"])
+            .args(["agent", "--metrics", "127.0.0.1:0", "--log-level", "debug", "--workloads"])
             .arg(self.workloads())
             .arg("--cgroup")
             .arg(world.cgroup())
@@ -141,6 +142,13 @@ impl Home {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where the latest agent serves metrics, as it has logged.
+    pub fn metrics(&self) -> anyhow::Result<SocketAddr> {
+        let log = self.log();
+        let address = log.rsplit_once("metrics=").context("no agent serves metrics")?.1;
+        Ok(address.split_whitespace().next().unwrap_or_default().parse()?)
     }
 
     /// The running agent's control socket.
