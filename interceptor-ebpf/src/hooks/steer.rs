@@ -30,19 +30,17 @@ fn steer(context: SkLookupContext) -> u32 {
         Err(Absent::Broken) => return refuse(workload, Reason::TableMissing),
     };
     let flow = lookup.flow(workload);
-    // nat's PREROUTING never sees a packet that began in this namespace; only connections redirected at connect are
+    // nat's PREROUTING never sees a packet that began in this namespace; of those, only connections noted at connect are
     // ours here. The interface does not tell: for the pod's own address it is the pod's.
+    if let Some(pending) = PENDING.get_ptr(&flow) {
+        // SAFETY: reading one word of a map value.
+        let listener = unsafe { (*pending).listener };
+        return if listener == Listener::NONE { SK_PASS } else { assign(&context, workload, listener) };
+    }
     if tables.is_local(&flow.client.address) {
-        return match PENDING.get_ptr(&flow) {
-            // SAFETY: reading one word of a map value.
-            Some(pending) => assign(&context, workload, unsafe { (*pending).listener }),
-            None if flow.target.0.address.is_spread()
-                && tables.workload().is_proxy_port(flow.target.0.port) =>
-            {
-                refuse(workload, Reason::OriginalUnknown)
-            }
-            None => SK_PASS,
-        };
+        let redirected =
+            flow.target.0.address.is_spread() && tables.workload().is_proxy_port(flow.target.0.port);
+        return if redirected { refuse(workload, Reason::OriginalUnknown) } else { SK_PASS };
     }
     let destination = tables.address(&flow.target.0.address).map_or(Marks::default(), |entry| entry.marks);
     let facts = Incoming {

@@ -9,6 +9,7 @@ mod error;
 mod gauges;
 mod listening;
 mod maps;
+mod marked;
 mod neighbours;
 mod object;
 mod rehearsal;
