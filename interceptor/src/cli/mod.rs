@@ -96,7 +96,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, state),
         Command::Trace(args) => trace::run(&args, state),
         Command::Rules(args) => rules::run(&args),
-        Command::Explain(args) => explain::run(&args),
+        Command::Explain(args) => explain::run(&args, state, run),
         Command::Import(args) => import::run(&args),
         Command::Doctor(args) => doctor::run(&args, state),
         Command::Probe(args) => probe::run(&args, state),

@@ -131,7 +131,7 @@ pub enum DatapathError {
     #[error("cannot list the listening sockets of the namespace: {source}")]
     Sockets {
         /// What went wrong.
-        source: procfs::ProcError,
+        source: io::Error,
     },
     /// The interfaces of the namespace cannot be listed.
     #[error("cannot list the interfaces of the namespace: {source}")]

@@ -7,6 +7,7 @@ mod collect;
 mod enrol;
 mod error;
 mod gauges;
+mod listening;
 mod maps;
 mod marked;
 mod neighbours;

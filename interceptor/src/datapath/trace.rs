@@ -84,10 +84,11 @@ impl Trace {
         let (events, switch) = open().map_err(failed)?;
         let now = now();
         let boot = SystemTime::now().checked_sub(now).unwrap_or(SystemTime::UNIX_EPOCH);
-        let mut trace = Self { events, switch, boot, lost: 0 };
-        if u128::from(trace.switch.get(&TRACING_UNTIL, 0).map_err(failed)?) > now.as_nanos() {
+        if u128::from(switch.get(&TRACING_UNTIL, 0).map_err(failed)?) > now.as_nanos() {
             return Err(DatapathError::TraceRuns);
         }
+        // From here on the switch is this reader's, and off when it goes.
+        let mut trace = Self { events, switch, boot, lost: 0 };
         // What nobody read of an earlier trace is not of this one.
         while trace.events.next().is_some() {}
         trace.lost = trace.lost()?;

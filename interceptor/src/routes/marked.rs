@@ -2,7 +2,7 @@
 //!
 //! The application answers to an address of another host. conntrack's CONNMARK gives those answers the mark in Istio's
 //! rules; here the socket itself has it from the packet that made it (`tcp_fwmark_accept`, `inet_request_mark` of
-//! include/net/inet_sock.h), and an answer that belongs to no socket from the packet it answers (`fwmark_reflect`).
+//! `include/net/inet_sock.h`), and an answer that belongs to no socket from the packet it answers (`fwmark_reflect`).
 
 use std::{
     fs, io,
