@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns, generated::bpf_get_current_comm,
 };
 use interceptor_ebpf::{
-    abi::{Endpoint, Event, Listener, Point, TRACING_LOST, TRACING_UNTIL},
+    abi::{Endpoint, Listener, Point, TRACING_LOST, TRACING_UNTIL},
     policy::Reason,
 };
 

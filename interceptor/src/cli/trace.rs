@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
             }
         }
         if lost > 0 {
-            eprintln!("{lost} decisions lost: more were made than could be read");
+            output::warning(format_args!("{lost} decisions lost: more were made than could be read"));
         }
     }
     Ok(ExitCode::SUCCESS)

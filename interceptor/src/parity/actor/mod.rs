@@ -96,7 +96,26 @@ impl Actor {
 
     /// Becomes a proxy; see [`Request::Proxy`].
     pub fn proxy(&mut self, outbound: &[SocketAddr], inbound: &[SocketAddr]) -> anyhow::Result<()> {
-        self.request(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec() })
+        self.be_proxy(outbound, inbound, None)
+    }
+
+    /// Becomes a proxy in TPROXY mode, whose connections to the workload have this mark.
+    pub fn transparent_proxy(
+        &mut self,
+        outbound: &[SocketAddr],
+        inbound: &[SocketAddr],
+        mark: u32,
+    ) -> anyhow::Result<()> {
+        self.be_proxy(outbound, inbound, Some(mark))
+    }
+
+    fn be_proxy(
+        &mut self,
+        outbound: &[SocketAddr],
+        inbound: &[SocketAddr],
+        mark: Option<u32>,
+    ) -> anyhow::Result<()> {
+        self.request(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec(), mark })
     }
 
     /// What this server or proxy accepted since the last call.
