@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod build;
+pub mod foreign;
 pub mod kept;
 pub mod traffic;
 
@@ -51,6 +52,19 @@ where
         Ok(count) => count.parse().with_context(|| format!("{variable} is no number")),
         Err(_) => Ok(usual),
     }
+}
+
+/// Whether this kernel runs the eBPF data path, by what the probe says of it; says why if it does not.
+pub fn ebpf_runs_here() -> anyhow::Result<bool> {
+    let output = Command::new(interceptor()).args(["probe", "--json"]).output()?;
+    let report: Value = serde_json::from_slice(&output.stdout).context("probe --json is no JSON")?;
+    let grades = report["grades"].as_array().context("the report has no grades")?;
+    let ebpf = grades.iter().find(|grade| grade["backend"] == "ebpf").context("eBPF has no grade")?;
+    if ebpf["grade"]["is"] == "unavailable" {
+        skipped(&anyhow::anyhow!("eBPF lacks {}", ebpf["grade"]["missing"]));
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 fn built_command() -> anyhow::Result<PathBuf> {

@@ -7,13 +7,19 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use interceptor_ebpf::abi::{
-    Counters, Endpoint, Entry, EntryKey, Event, Flow, Label, ListenerKey, Pending, Resolver, SocketRecord,
+    Counters, Endpoint, EntryKey, EntryWords, Event, Flow, Label, ListenerKey, Pending, Resolver,
+    SocketRecord,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
-/// A workload's policy table. Userspace makes each as large as its capture and routes ask for.
-pub(crate) type PolicyTable = LpmTrie<EntryKey, Entry, 1>;
+/// A workload's policy table, of [`Entry`](interceptor_ebpf::abi::Entry)s. Userspace makes each as large as its capture
+/// and routes ask for.
+///
+/// The entries are described to the kernel as plain words, not as a struct: from Linux 5.15 to 6.2 a map can be put into
+/// another only if both or neither has a struct for its values (`timer_off` in `bpf_map_meta_equal`), and what userspace
+/// makes has no description at all.
+pub(crate) type PolicyTable = LpmTrie<EntryKey, EntryWords, 1>;
 
 /// Netns cookie to policy table. Written by `apply` and `release` alone; a change swaps the whole table.
 #[btf_map(pin_by_name)]

@@ -74,6 +74,19 @@ impl Maps {
         Ok(entry.map(|entry| *Workload::of_entry(&entry)))
     }
 
+    /// The workload's whole table, as the hooks ask it; none if it is not enrolled or the table is broken.
+    pub(super) fn table(&self, workload: u64) -> Result<Option<PolicyTable>, DatapathError> {
+        let Some(trie) = found(self.workloads.get(&workload, 0), "read a policy table")? else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        for pair in &trie {
+            let (key, entry) = pair.map_err(failed("read a policy table"))?;
+            entries.push((key.prefix_len(), key.data(), entry));
+        }
+        Ok(PolicyTable::of_entries(entries))
+    }
+
     /// Takes a workload out of interception.
     pub(super) fn remove(&mut self, workload: u64) -> Result<(), DatapathError> {
         found(self.workloads.remove(&workload), "take the workload out")?;

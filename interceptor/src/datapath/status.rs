@@ -6,7 +6,7 @@ use interceptor_ebpf::abi::{Label, Switches, Workload};
 use serde::Serialize;
 
 use super::{
-    DatapathError,
+    DatapathError, PolicyTable,
     enrol::existing_link,
     maps::Maps,
     object::{CGROUP_HOOKS, STEER},
@@ -117,6 +117,13 @@ pub fn status(folder: &Path) -> Result<Status, DatapathError> {
         ));
     }
     Ok(status)
+}
+
+/// Reads the policy table that is in force for a workload; none if it is not under interception.
+pub fn enforced(folder: &Path, workload: u64) -> Result<Option<PolicyTable>, DatapathError> {
+    let Some(state) = State::open(folder)?.filter(State::is_installed) else { return Ok(None) };
+    rights::check()?;
+    Maps::open(&state.maps())?.table(workload)
 }
 
 fn describe(

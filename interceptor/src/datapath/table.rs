@@ -74,6 +74,14 @@ impl PolicyTable {
         table
     }
 
+    /// The table that has these entries; none if the workload's own is not among them.
+    pub(super) fn of_entries(entries: impl IntoIterator<Item = (u32, EntryKey, Entry)>) -> Option<Self> {
+        let entries: BTreeMap<_, _> =
+            entries.into_iter().map(|(bits, key, entry)| ((bits, key), entry)).collect();
+        let own = entries.get(&(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD))?;
+        Some(Self { workload: *Workload::of_entry(own), entries })
+    }
+
     /// The workload's own numbers, as they stand in the table.
     #[must_use]
     pub fn workload(&self) -> &Workload {

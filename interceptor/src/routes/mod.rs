@@ -19,7 +19,7 @@ use thiserror::Error;
 pub use self::{
     local::{add_local_ipv6, remove_local_ipv6},
     marked::{add_marked, remove_marked},
-    netlink::read,
+    netlink::{is_neighbour, read},
     rules::policy_rules,
 };
 

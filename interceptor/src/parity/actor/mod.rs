@@ -14,7 +14,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::Path,
-    process::{ChildStdin, ChildStdout, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::PoisonError,
 };
 
@@ -58,7 +58,11 @@ impl Actor {
     ) -> anyhow::Result<Self> {
         let mut command = world.actor_command(interceptor, namespace, owner);
         let child = world.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::of(&mut child.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes charge of an actor's process, whose standard input and output are pipes.
+    pub fn of(child: &mut Child) -> anyhow::Result<Self> {
         let requests = child.stdin.take().context("the actor's standard input is a pipe")?;
         let replies = child.stdout.take().context("the actor's standard output is a pipe")?;
         Ok(Self { requests, replies: BufReader::new(replies) })
