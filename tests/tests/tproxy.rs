@@ -6,7 +6,7 @@ use anyhow::ensure;
 use interceptor::parity::{
     actor::{
         Actor, Owner,
-        protocol::{Outcome, Sighting},
+        protocol::{Outcome, Seen, Sighting},
     },
     backend::Backend,
     plan::{Family, Host, Place},
@@ -24,7 +24,7 @@ const PROXY: Owner = Owner { uid: 0, gid: 1337 };
 
 /// What everybody sees of one connection, without its source ports.
 #[derive(Debug, PartialEq)]
-struct Seen {
+struct View {
     connected: Outcome<()>,
     client_peer: Outcome<SocketAddr>,
     proxy: Vec<(IpAddr, Outcome<SocketAddr>, Option<SocketAddr>)>,
@@ -49,7 +49,7 @@ fn every_end_sees_what_it_sees_under_iptables() -> anyhow::Result<()> {
 }
 
 /// From outside, from the proxy itself, and from the application; in both families.
-fn observe(backend: Backend) -> anyhow::Result<Vec<Seen>> {
+fn observe(backend: Backend) -> anyhow::Result<Vec<View>> {
     let world = World::build(Layout::default())?;
     backend.apply(&world, &interceptor(), Place::Pod, &CAPTURE)?;
     let mut proxy = Actor::start(&world, &interceptor(), Place::Pod, PROXY)?;
@@ -69,14 +69,14 @@ fn observe(backend: Backend) -> anyhow::Result<Vec<Seen>> {
                 let seen = sighting.seen.as_ref();
                 (sighting.from.ip(), seen.map_or(Err(0), |seen| seen.local))
             };
-            all.push(Seen {
+            all.push(View {
                 connected: connected.outcome,
                 client_peer: connected.seen.peer,
                 proxy: proxy
                     .sightings()?
                     .iter()
                     .map(|sighting| {
-                        let original = sighting.seen.as_ref().and_then(|seen| seen.original());
+                        let original = sighting.seen.as_ref().and_then(Seen::original);
                         (took(sighting).0, took(sighting).1, original)
                     })
                     .collect(),

@@ -67,6 +67,7 @@ pub(super) fn serve(
 }
 
 /// How the proxy connects on.
+#[derive(Clone, Copy)]
 enum Way {
     Outbound,
     Inbound,
