@@ -10,3 +10,4 @@ pub mod netns;
 pub mod parity;
 pub mod probe;
 pub mod routes;
+pub mod validate;

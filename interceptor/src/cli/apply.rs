@@ -14,8 +14,9 @@ use interceptor::{
 };
 
 use super::{
-    backend::{self, BackendArgs},
+    backend::{self, BackendArgs, Plan},
     output,
+    validation::ValidationArgs,
 };
 
 /// Put a network namespace under interception, or change what is intercepted.
@@ -29,8 +30,10 @@ pub(super) struct Args {
     capture: CaptureArgs,
     #[command(flatten)]
     backend: BackendArgs,
+    #[command(flatten)]
+    validation: ValidationArgs,
     /// The workload's network namespace [default: the caller's own].
-    #[arg(long, alias = "network-namespace", value_name = "PATH", env = "NETWORK_NAMESPACE")]
+    #[arg(long, visible_alias = "network-namespace", value_name = "PATH", env = "NETWORK_NAMESPACE")]
     netns: Option<PathBuf>,
     /// The cgroup whose processes are intercepted [default: the root of the cgroup v2 hierarchy].
     #[arg(long, value_name = "PATH")]
@@ -65,7 +68,9 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
     };
     let detected = netns.run(Detected::here)??;
     let plan = args.backend.plan(&detected)?;
-    if plan.cleanup_only && !plan.dry_run {
+    let validation = args.validation.settle(&detected);
+    if plan.cleanup_only && !plan.dry_run && !validation.skips_apply {
+        validation.forgo("nothing is left to validate after --cleanup-only");
         let removed =
             if backend::remove_rules(&netns)? { "rules of Istio removed" } else { "no rules of Istio" };
         output::line(format_args!("{}: {removed}", netns.path().display()))?;
@@ -75,29 +80,36 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
     for warning in args.capture.warnings(&detected)? {
         output::warning(warning);
     }
-    if plan.dry_run {
-        backend::print_rules(&capture)?;
+    if validation.skips_apply {
+        output::line(format_args!("{}: left as it is (--skip-rule-apply)", netns.path().display()))?;
+    } else if plan.dry_run {
+        validation.forgo("--dry-run only prints");
+        plan.print_rules(&capture)?;
         return Ok(ExitCode::SUCCESS);
+    } else {
+        enforce(args, state, &netns, &capture, &plan)?;
     }
-    let chosen = plan.backend(state, &capture)?;
+    validation.run(&netns, &capture)
+}
+
+fn enforce(args: &Args, state: &Path, netns: &Netns, capture: &Capture, plan: &Plan) -> anyhow::Result<()> {
+    let chosen = plan.backend(state, capture)?;
     if chosen != Backend::Ebpf {
-        let done = backend::load(chosen, &netns, &capture, &plan)?;
-        output::line(format_args!("{}: {done}", netns.path().display()))?;
-        return Ok(ExitCode::SUCCESS);
+        let done = backend::load(chosen, netns, capture, plan)?;
+        return output::line(format_args!("{}: {done}", netns.path().display()));
     }
     let outcome = enrol(&Enrolment {
         state,
-        netns: &netns,
+        netns,
         cgroup: args.cgroup.as_deref(),
-        capture: &capture,
+        capture,
         spread: !args.no_spread,
         bypass_on_error: matches!(args.on_error, OnError::Bypass),
     })?;
     for shortfall in &outcome.shortfalls {
         output::warning(shortfall);
     }
-    output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, &capture)))?;
-    Ok(ExitCode::SUCCESS)
+    output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, capture)))
 }
 
 fn sentence(change: Change, capture: &Capture) -> String {

@@ -1,8 +1,11 @@
 //! Who enforces a capture, and the flags of istio-iptables about its nat rules.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use interceptor::{
     capture::{Capture, Detected, go_bool},
@@ -43,7 +46,7 @@ pub(super) struct BackendArgs {
     /// Remove all nat rules of Istio, and add nothing.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     cleanup_only: Option<bool>,
-    /// Only print the rules that say the same.
+    /// Only print the rules that say the same, also into the file that `DRY_RUN_FILE_PATH` names.
     #[arg(short = 'n', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     dry_run: Option<bool>,
 }
@@ -67,6 +70,7 @@ pub(super) struct Plan {
     require: Option<Backend>,
     pub(super) cleanup_only: bool,
     pub(super) dry_run: bool,
+    dry_run_file: Option<PathBuf>,
     options: Options,
 }
 
@@ -95,6 +99,11 @@ impl BackendArgs {
             require: self.require,
             cleanup_only: switch(self.cleanup_only, "CLEANUP_ONLY"),
             dry_run: switch(self.dry_run, "DRY_RUN"),
+            dry_run_file: detected
+                .environment
+                .get("DRY_RUN_FILE_PATH")
+                .filter(|path| !path.is_empty())
+                .map(Into::into),
             options: Options {
                 force,
                 reconcile: switch(self.reconcile, "RECONCILE"),
@@ -105,6 +114,17 @@ impl BackendArgs {
 }
 
 impl Plan {
+    /// Prints the rules that say the same, and writes them into the file of `DRY_RUN_FILE_PATH` as well.
+    pub(super) fn print_rules(&self, capture: &Capture) -> anyhow::Result<()> {
+        let rules = generate(capture);
+        let text = restore::text(&rules.v4) + &restore::text(&rules.v6);
+        if let Some(path) = &self.dry_run_file {
+            fs::write(path, &text)
+                .with_context(|| format!("DRY_RUN_FILE_PATH: cannot write {}", path.display()))?;
+        }
+        output::text(&text)
+    }
+
     /// The backend to use. Says why if it had to choose.
     pub(super) fn backend(&self, state: &Path, capture: &Capture) -> anyhow::Result<Backend> {
         let named = match self.wanted {
@@ -140,12 +160,6 @@ impl Plan {
         output::line(format_args!("backend {choice}"))?;
         Ok(choice.backend)
     }
-}
-
-/// Prints the rules that would be loaded.
-pub(super) fn print_rules(capture: &Capture) -> anyhow::Result<()> {
-    let rules = generate(capture);
-    output::text(&(restore::text(&rules.v4) + &restore::text(&rules.v6)))
 }
 
 /// Loads the rules of a nat backend, and says what that did.

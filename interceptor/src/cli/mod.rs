@@ -4,6 +4,7 @@ mod actor;
 mod apply;
 mod backend;
 mod doctor;
+mod duration;
 mod explain;
 mod import;
 mod output;
@@ -12,6 +13,7 @@ mod probe;
 mod release;
 mod rules;
 mod status;
+mod validation;
 
 use std::{
     ffi::OsString,
@@ -33,7 +35,7 @@ use interceptor::{
 /// programs at the socket: no conntrack entry, no rule per packet. The programs stay in force without a process, until
 /// `release` or `uninstall`.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 126 interception does not work (`apply --run-validation`).
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Cli {
