@@ -1,5 +1,8 @@
 //! What the behaviour tests share: the compiled `interceptor` command, and worlds in which it is at work.
 
+pub mod agent;
+pub mod build;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -119,7 +122,9 @@ impl<'w> Product<'w> {
         serde_json::from_slice(&output.stdout).context("status --json is no JSON")
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The command line of the product with these arguments.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.command);
         command.env_clear().arg("--state-dir").arg(self.state_dir()).args(arguments);
         command

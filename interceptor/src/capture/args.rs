@@ -1,14 +1,14 @@
 //! The flags of `istio-iptables`, under the same names.
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{SelfCalls, file};
 
 /// The settings of one capture as written on a command line, in the environment or in a file: nothing parsed yet.
 ///
 /// A field that is `None` was not given there. Istio passes most values on as text, so most fields are text.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[command(
     args_override_self = true,
     next_help_heading = "Capture (also from the environment: --proxy-uid is PROXY_UID; --envoy-port has no variable)"
@@ -135,7 +135,7 @@ pub struct CaptureArgs {
 }
 
 /// When to intercept IPv6.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ipv6 {
     /// As the workload's addresses say.

@@ -1,7 +1,7 @@
 //! Behaviour of older Istio releases that today's flags cannot express.
 
 use clap::ValueEnum;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What an older Istio release did differently. The default is what every release since 1.18 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Default for Quirks {
 }
 
 /// Whose connections to a local address other than loopback are redirected, and where to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SelfCalls {
     /// The proxy's, to the inbound port; everybody else's are left alone (since 1.5).

@@ -5,17 +5,17 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
 use interceptor::{
+    agent::{Client, OnError, WorkloadSpec},
     capture::{Capture, CaptureArgs, Detected},
-    datapath::{Change, Enrolment, enrol},
+    datapath::{Change, Enrolment, Listeners, Verified, enrol},
     netns::Netns,
     probe::Backend,
 };
 
 use super::{
     backend::{self, BackendArgs, Plan},
-    output,
+    output, remote,
     validation::ValidationArgs,
 };
 
@@ -52,16 +52,7 @@ const EXAMPLES: &str = "Examples:
   Only two destinations outbound, nothing inbound:
     interceptor apply --netns /proc/4711/ns/net -i 10.0.0.0/8,192.168.7.0/24";
 
-/// What becomes of a connection that cannot be redirected.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OnError {
-    /// It fails, with an error of its own.
-    Closed,
-    /// It passes without the proxy.
-    Bypass,
-}
-
-pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, state: &Path, run: &Path) -> anyhow::Result<ExitCode> {
     let netns = match &args.netns {
         Some(path) => Netns::open(path)?,
         None => Netns::current()?,
@@ -87,29 +78,67 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
         plan.print_rules(&capture)?;
         return Ok(ExitCode::SUCCESS);
     } else {
-        enforce(args, state, &netns, &capture, &plan)?;
+        let place = Place { state, run, netns: &netns, detected: &detected };
+        enforce(args, &place, &capture, &plan)?;
     }
     validation.run(&netns, &capture)
 }
 
-fn enforce(args: &Args, state: &Path, netns: &Netns, capture: &Capture, plan: &Plan) -> anyhow::Result<()> {
+/// Where a capture is enforced.
+struct Place<'a> {
+    state: &'a Path,
+    run: &'a Path,
+    netns: &'a Netns,
+    detected: &'a Detected,
+}
+
+fn enforce(args: &Args, place: &Place<'_>, capture: &Capture, plan: &Plan) -> anyhow::Result<()> {
+    let Place { state, run, netns, detected } = *place;
     let chosen = plan.backend(state, capture)?;
     if chosen != Backend::Ebpf {
         let done = backend::load(chosen, netns, capture, plan)?;
         return output::line(format_args!("{}: {done}", netns.path().display()));
     }
-    let outcome = enrol(&Enrolment {
+    if let Some(agent) = Client::find(run, state)? {
+        return by_agent(args, &agent, netns, detected);
+    }
+    let enrolment = Enrolment {
         state,
         netns,
         cgroup: args.cgroup.as_deref(),
         capture,
         spread: !args.no_spread,
-        bypass_on_error: matches!(args.on_error, OnError::Bypass),
-    })?;
+        bypass_on_error: args.on_error == OnError::Bypass,
+        listeners: Listeners::Search,
+    };
+    let outcome = enrol(&enrolment, &mut Verified::default())?;
     for shortfall in &outcome.shortfalls {
         output::warning(shortfall);
     }
     output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, capture)))
+}
+
+/// Has the agent enrol the workload, so that it also follows the namespace's routes from now on.
+fn by_agent(args: &Args, agent: &Client, netns: &Netns, detected: &Detected) -> anyhow::Result<()> {
+    if args.cgroup.is_some() {
+        output::warning("--cgroup is ignored: the running agent has attached the hooks");
+    }
+    let kept = remote::find(agent, netns)?;
+    let id = match kept {
+        Some(kept) => kept.id,
+        None => remote::id(netns)?,
+    };
+    let spec = WorkloadSpec {
+        netns: Some(remote::lasting_path(netns)),
+        capture: args.capture.gathered(detected)?,
+        no_spread: args.no_spread,
+        on_error: args.on_error,
+        ..WorkloadSpec::default()
+    };
+    for warning in agent.enrol(&id, &spec)?.warnings {
+        output::warning(warning);
+    }
+    output::line(format_args!("{}: under interception, kept by the agent as {id}", netns.path().display()))
 }
 
 fn sentence(change: Change, capture: &Capture) -> String {

@@ -1,16 +1,19 @@
 //! The command line.
 
 mod actor;
+mod agent;
 mod apply;
 mod backend;
 mod doctor;
 mod duration;
 mod explain;
+mod generate;
 mod import;
 mod output;
 mod parity;
 mod probe;
 mod release;
+mod remote;
 mod rules;
 mod status;
 mod validation;
@@ -21,10 +24,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use interceptor::{
+    agent::default_run_folder,
     capture::{Capture, CaptureArgs, CaptureError, Detected},
     cgroup::CgroupError,
+    cni,
     datapath::{self, DatapathError},
     netns::{Netns, NetnsError},
 };
@@ -42,6 +47,9 @@ struct Cli {
     /// Folder of a bpffs that holds everything that is in force.
     #[arg(long, global = true, value_name = "FOLDER", default_value_os_t = datapath::default_state_folder())]
     state_dir: PathBuf,
+    /// Folder of the agent's control socket [default: /run/ and the last part of --state-dir].
+    #[arg(long, global = true, value_name = "FOLDER")]
+    run_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,6 +57,10 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Apply(Box<apply::Args>),
+    Agent(agent::Args),
+    /// Be a CNI plugin, as a container runtime calls it; so is the command under the name interceptor-cni.
+    Cni,
+    Generate(generate::Args),
     Release(release::Args),
     Uninstall(release::UninstallArgs),
     Status(status::Args),
@@ -66,12 +78,20 @@ enum Command {
 
 pub(crate) fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let as_istio = is_called_as_istio(&words);
+    if is_called_as(&words, cni::PLUGIN_NAME) {
+        return cni::main();
+    }
+    let as_istio = is_called_as(&words, "istio-iptables");
     let cli = Cli::parse_from(command_line(words, as_istio));
     let state = cli.state_dir.as_path();
+    let run = cli.run_dir.unwrap_or_else(|| default_run_folder(state));
+    let run = run.as_path();
     let outcome = match cli.command {
-        Command::Apply(args) => apply::run(&args, state),
-        Command::Release(args) => release::run(&args, state),
+        Command::Apply(args) => apply::run(&args, state, run),
+        Command::Agent(args) => agent::run(&args, state, run),
+        Command::Cni => return cni::main(),
+        Command::Generate(args) => generate::run(&args, &mut Cli::command()),
+        Command::Release(args) => release::run(&args, state, run),
         Command::Uninstall(_) => release::uninstall(state),
         Command::Status(args) => status::run(&args, state),
         Command::Rules(args) => rules::run(&args),
@@ -90,9 +110,8 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-fn is_called_as_istio(words: &[OsString]) -> bool {
-    let name = words.first().and_then(|program| Path::new(program).file_name());
-    name.is_some_and(|name| name == "istio-iptables")
+fn is_called_as(words: &[OsString], program: &str) -> bool {
+    words.first().and_then(|path| Path::new(path).file_name()).is_some_and(|name| name == program)
 }
 
 /// Called as `istio-iptables`, the program is `interceptor apply`.

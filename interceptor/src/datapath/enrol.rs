@@ -6,16 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use interceptor_ebpf::abi::Label;
+use interceptor_ebpf::abi::{Label, Workload};
 use nix::net::if_::if_nameindex;
 
 use super::{
     DatapathError, Enforcement, Interfaces, PolicyTable, adopt,
     maps::Maps,
-    object::{CGROUP_HOOKS, Object},
-    rights,
+    object::CGROUP_HOOKS,
+    repair, rights,
     state::State,
+    status::path_of,
     sys::{self, AttachType},
+    tenure,
+    upgrade::{Build, Verified, remember, upgrade},
 };
 use crate::{
     capture::{Capture, InboundMode},
@@ -39,6 +42,17 @@ pub struct Enrolment<'a> {
     pub spread: bool,
     /// Whether a connection passes that cannot be redirected, instead of being refused.
     pub bypass_on_error: bool,
+    /// Whether to search for listeners of the proxy that the programs have not seen.
+    pub listeners: Listeners,
+}
+
+/// Whether to search every process for listeners of the proxy that are older than the interception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listeners {
+    /// Always.
+    Search,
+    /// Only if there can be any: the workload or its ports are new, or the programs just came.
+    Known,
 }
 
 /// What enrolling did.
@@ -64,7 +78,10 @@ pub enum Change {
 }
 
 /// Puts a workload under interception, or changes its capture. On failure everything is as before.
-pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
+///
+/// Programs of another build are replaced first, inside their links. `verified` is what the calling process knows of
+/// them from earlier calls.
+pub fn enrol(enrolment: &Enrolment<'_>, verified: &mut Verified) -> Result<Outcome, DatapathError> {
     check_reach(enrolment.capture)?;
     rights::check()?;
     let workload = enrolment.netns.cookie()?;
@@ -74,7 +91,7 @@ pub fn enrol(enrolment: &Enrolment<'_>) -> Result<Outcome, DatapathError> {
     };
 
     let state = State::create(enrolment.state)?;
-    let result = enrol_locked(&state, enrolment, workload, &cgroup);
+    let result = enrol_locked(&state, enrolment, workload, &cgroup, verified);
     if result.is_err() {
         forget_unless_enrolled(&state, workload)?;
         remove_if_unused(&state)?;
@@ -105,18 +122,17 @@ fn enrol_locked(
     enrolment: &Enrolment<'_>,
     workload: u64,
     cgroup: &Cgroup,
+    verified: &mut Verified,
 ) -> Result<Outcome, DatapathError> {
     let mut undo = Undo::of(enrolment.netns);
-    let mut object = Object::open(&state.maps(), workload)?;
+    let mut build = Build::new(state, workload);
+    let mut changed = make_maps(state, &mut build)?;
     let mut maps = Maps::open(&state.maps())?;
-    let mut changed = attach_hooks(state, &mut object, cgroup, enrolment.cgroup.is_some(), &mut undo)?;
-
-    let steering = state.steering(workload);
-    if !is_steering(&steering, enrolment.netns)? {
-        let target = enrolment.netns.file();
-        let program = object.load_steering()?;
-        attach_and_pin("steer", program, target, enrolment.netns.path(), AttachType::SkLookup, &steering)?;
-        undo.pins.push(steering);
+    changed |= upgrade(state, &mut build, verified, |_, _| {})? > 0;
+    let attached = attach_hooks(state, &mut build, cgroup, enrolment.cgroup.is_some(), &mut undo)?;
+    changed |= attached;
+    if attach_steering(state, enrolment.netns, workload, &mut build)? {
+        undo.pins.push(state.steering(workload));
         changed = true;
     }
     let before = maps.workload(workload)?;
@@ -130,7 +146,16 @@ fn enrol_locked(
     maps.register(workload, &label(enrolment.netns)?)?;
     // Before the switch, so that no connection finds the proxy without its listeners; and after it, because one that
     // began to listen in between was neither there nor seen by a program.
-    let adopt = || adopt::listeners(&state.maps(), enrolment.netns, workload, table.workload());
+    let adopt = || match enrolment.listeners {
+        Listeners::Known
+            if !attached && before.is_some_and(|before| same_ports(&before, table.workload())) =>
+        {
+            Ok(Vec::new())
+        }
+        Listeners::Known | Listeners::Search => {
+            adopt::listeners(&state.maps(), enrolment.netns, workload, table.workload())
+        }
+    };
     adopt()?;
     if before.is_none_or(|before| before != *table.workload()) {
         // With this the workload is under the whole capture at once.
@@ -155,25 +180,52 @@ fn enrol_locked(
 /// Takes a workload out of interception. Connections already redirected go on, but for IPv6 ones: the addresses they
 /// were spread to are no longer local.
 pub fn release(state: &Path, netns: &Netns) -> Result<(), DatapathError> {
-    rights::check()?;
-    let workload = netns.cookie()?;
-    let not_enrolled = || DatapathError::NotEnrolled { path: netns.path().to_owned() };
-    let state = State::open(state)?.ok_or_else(not_enrolled)?;
-    let mut maps = Maps::open(&state.maps())?;
-    let steering = state.steering(workload);
-    if !maps.all()?.contains(&workload) && !steering.exists() {
-        return Err(not_enrolled());
+    if take_out(state, netns.cookie()?, Some(netns))? {
+        Ok(())
+    } else {
+        Err(DatapathError::NotEnrolled { path: netns.path().to_owned() })
     }
+}
+
+/// Takes the workload with this cookie out of interception, whether its namespace still exists or not. Returns whether
+/// it was under interception.
+pub fn release_cookie(state: &Path, workload: u64) -> Result<bool, DatapathError> {
+    take_out(state, workload, None)
+}
+
+fn take_out(state: &Path, workload: u64, netns: Option<&Netns>) -> Result<bool, DatapathError> {
+    rights::check()?;
+    let Some(state) = State::open(state)?.filter(State::is_installed) else { return Ok(false) };
+    let steering = state.steering(workload);
+    let mut maps = Maps::open(&state.maps())?;
+    if !maps.all()?.contains(&workload) && !steering.exists() {
+        return Ok(false);
+    }
+    release_workload(&mut maps, workload, netns)?;
+    remove_pin(&steering)?;
+    Ok(true)
+}
+
+/// Takes a workload out of the maps, and what was added for it out of its namespace, which is searched for if not given.
+fn release_workload(maps: &mut Maps, workload: u64, netns: Option<&Netns>) -> Result<(), DatapathError> {
+    let label = maps.label(workload)?;
     maps.remove(workload)?;
-    netns.run(routes::remove_local_ipv6)??;
-    remove_pin(&steering)
+    let find = |label: Label| Netns::find(workload, label.inode, Path::new(&path_of(&label)));
+    let found = if netns.is_none() { label.and_then(find) } else { None };
+    if let Some(netns) = netns.or(found.as_ref()) {
+        netns.run(routes::remove_local_ipv6)??;
+    }
+    Ok(())
 }
 
 /// Takes every workload out and removes all hooks, maps and folders. Does nothing where nothing is installed.
 /// Returns whether there was something.
 pub fn uninstall(state: &Path) -> Result<bool, DatapathError> {
-    let Some(state) = State::open(state)? else { return Ok(false) };
+    let Some(state) = State::open_any(state)? else { return Ok(false) };
     rights::check()?;
+    if let Some(pid) = tenure::holder(&state)? {
+        return Err(DatapathError::AgentRuns { folder: state.folder().to_owned(), pid });
+    }
     release_all(&state)?;
     remove_all(&state)?;
     Ok(true)
@@ -251,10 +303,41 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// Makes the maps that are not there, or pins them again if only their pins are gone. Returns whether there were any.
+pub(super) fn make_maps(state: &State, build: &mut Build) -> Result<bool, DatapathError> {
+    let mended = repair::maps(state)?;
+    if repair::is_whole(state)? {
+        return Ok(!mended.is_empty());
+    }
+    build.object()?;
+    Ok(true)
+}
+
+/// Attaches a workload's steering program if it is not attached yet. Returns whether it was not.
+pub(super) fn attach_steering(
+    state: &State,
+    netns: &Netns,
+    workload: u64,
+    build: &mut Build,
+) -> Result<bool, DatapathError> {
+    let pin = state.steering(workload);
+    if is_steering(&pin, netns)? {
+        return Ok(false);
+    }
+    let program = build.object()?.load_steering()?;
+    attach_and_pin("steer", program, netns.file(), netns.path(), AttachType::SkLookup, &pin)?;
+    Ok(true)
+}
+
+fn same_ports(before: &Workload, now: &Workload) -> bool {
+    (before.outbound_port, before.inbound_port, before.dns_port)
+        == (now.outbound_port, now.inbound_port, now.dns_port)
+}
+
 /// Attaches the cgroup hooks that are not attached yet. Returns whether there were any.
 fn attach_hooks(
     state: &State,
-    object: &mut Object,
+    build: &mut Build,
     cgroup: &Cgroup,
     cgroup_was_given: bool,
     undo: &mut Undo<'_>,
@@ -273,8 +356,9 @@ fn attach_hooks(
             }
             continue;
         }
-        let program = object.load_hook(name)?;
+        let program = build.object()?.load_hook(name)?;
         attach_and_pin(name, program, cgroup.file(), cgroup.path(), attach, &pin)?;
+        remember(state, name, program)?;
         undo.pins.push(pin);
         changed = true;
     }
@@ -316,7 +400,7 @@ pub(super) fn existing_link(pin: &Path) -> Result<Option<sys::LinkInfo>, Datapat
     }
 }
 
-fn remove_pin(pin: &Path) -> Result<(), DatapathError> {
+pub(super) fn remove_pin(pin: &Path) -> Result<(), DatapathError> {
     match fs::remove_file(pin) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(DatapathError::State { folder: pin.to_owned(), source })
@@ -330,13 +414,7 @@ fn remove_pin(pin: &Path) -> Result<(), DatapathError> {
 fn release_all(state: &State) -> Result<(), DatapathError> {
     let Ok(mut maps) = Maps::open(&state.maps()) else { return Ok(()) };
     for workload in maps.all()? {
-        let label = maps.label(workload)?;
-        maps.remove(workload)?;
-        let Some(label) = label else { continue };
-        let path = String::from_utf8_lossy(&label.path);
-        if let Some(netns) = Netns::find(workload, label.inode, Path::new(path.trim_end_matches('\0'))) {
-            netns.run(routes::remove_local_ipv6)??;
-        }
+        release_workload(&mut maps, workload, None)?;
     }
     Ok(())
 }
@@ -353,7 +431,11 @@ fn forget_unless_enrolled(state: &State, workload: u64) -> Result<(), DatapathEr
 /// Removes everything if no workload is left: a failed first enrolment leaves nothing behind.
 fn remove_if_unused(state: &State) -> Result<(), DatapathError> {
     let used = fs::read_dir(state.workloads()).is_ok_and(|mut pins| pins.next().is_some());
-    if used { Ok(()) } else { remove_all(state) }
+    if used {
+        return Ok(());
+    }
+    // An agent holds a folder of the state by its lock; what it holds must stay the one there is.
+    if tenure::holder(state)?.is_some() { remove_folder(&state.version()) } else { remove_all(state) }
 }
 
 pub(super) fn remove_all(state: &State) -> Result<(), DatapathError> {
@@ -365,7 +447,7 @@ pub(super) fn remove_all(state: &State) -> Result<(), DatapathError> {
 }
 
 /// Removes a folder of pins with everything in it.
-fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
+pub(super) fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
     match fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(DatapathError::State { folder: folder.to_owned(), source })

@@ -51,6 +51,44 @@ pub enum DatapathError {
         /// Why it is out of reach.
         reason: &'static str,
     },
+    /// The state folder holds state of a layout this build does not know.
+    #[error(
+        "{folder} holds state of layout v{found}, this interceptor knows v{known}: use the interceptor that made it, \
+         or uninstall and apply again"
+    )]
+    OtherLayout {
+        /// The state folder.
+        folder: PathBuf,
+        /// The layout found.
+        found: u32,
+        /// The layout of this build.
+        known: u32,
+    },
+    /// Pins are missing from the state folder.
+    #[error(
+        "{pin} is missing, somebody removed it: `interceptor apply` or the agent repairs what is left, \
+         `interceptor uninstall` removes it"
+    )]
+    Damaged {
+        /// The pin that should be there.
+        pin: PathBuf,
+    },
+    /// An agent keeps the state folder.
+    #[error("an agent ({}) keeps {folder}: stop it first", holder(*.pid))]
+    AgentRuns {
+        /// The state folder.
+        folder: PathBuf,
+        /// The agent's process id, if the kernel tells it.
+        pid: Option<i32>,
+    },
+    /// A program in a link cannot be replaced by this build's.
+    #[error("cannot bring {pin} up to this version: {source}; the program in force stays")]
+    Upgrade {
+        /// The link's pin.
+        pin: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The object's maps cannot be made or opened.
     #[error("cannot make or open the BPF maps: {}", sources(.0))]
     Object(Box<aya::EbpfError>),
@@ -131,6 +169,10 @@ fn sources(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+fn holder(pid: Option<i32>) -> String {
+    pid.map_or_else(|| "of another pid namespace".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// What the verifier said last: its log ends with the reason and a line of statistics.

@@ -18,6 +18,10 @@ use super::{DatapathError, PolicyTable};
 /// Flag of linux/bpf.h that every trie must have.
 const BPF_F_NO_PREALLOC: u32 = 1;
 
+/// Names of the maps that are pinned.
+pub(super) const PINNED: [&str; 7] =
+    ["WORKLOADS", "COUNTERS", "LABELS", "PENDING", "RESOLVERS", "LISTENERS", "SOCKETS"];
+
 type Trie = LpmTrie<MapData, EntryKey, Entry>;
 
 /// The maps userspace reads and writes.
@@ -31,6 +35,12 @@ pub(super) struct Maps {
 impl Maps {
     /// Opens the maps pinned in a folder.
     pub(super) fn open(folder: &Path) -> Result<Self, DatapathError> {
+        for name in PINNED {
+            let pin = folder.join(name);
+            if !pin.exists() {
+                return Err(DatapathError::Damaged { pin });
+            }
+        }
         let pinned = |name: &str| MapData::from_pin(folder.join(name));
         let open = || -> Result<Self, MapError> {
             Ok(Self {

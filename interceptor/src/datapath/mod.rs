@@ -3,29 +3,38 @@
 //! It keeps no process: programs, links and maps are pinned in a folder of bpffs, and what is pinned is in force.
 
 mod adopt;
+mod collect;
 mod enrol;
 mod error;
+mod gauges;
 mod maps;
 mod neighbours;
 mod object;
 mod rehearsal;
+mod repair;
 mod rights;
 mod state;
 mod status;
 mod sys;
 mod table;
+mod tenure;
 pub(crate) mod trial;
+mod upgrade;
 
 use std::path::PathBuf;
 
 pub use self::{
-    enrol::{Change, Enrolment, Outcome, check_reach, enrol, release, uninstall},
+    collect::{Found, Tended, tend},
+    enrol::{Change, Enrolment, Listeners, Outcome, check_reach, enrol, release, release_cookie, uninstall},
     error::DatapathError,
+    gauges::{Gauges, ListenerGauge, MapGauge, gauges},
     neighbours::{Neighbour, neighbours},
     rehearsal::{Loading, rehearse},
     state::BPFFS,
     status::{HookStatus, Status, WorkloadStatus, status},
     table::{DNS_PORT, Enforcement, Interfaces, PolicyTable},
+    tenure::Tenure,
+    upgrade::Verified,
 };
 
 /// The state folder used unless another is given.

@@ -1,6 +1,7 @@
 //! The BPF object: maps opened or made, programs loaded.
 
 use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
@@ -30,6 +31,13 @@ pub(super) const CGROUP_HOOKS: [(&str, AttachType); 12] = [
 
 /// The program that is attached once a workload.
 pub(super) const STEER: &str = "steer";
+
+/// What tells this build's programs from another's: a digest of the object.
+pub(super) fn digest() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    OBJECT.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// The object with its maps, which are the pinned ones where there are any.
 pub(super) struct Object {
@@ -69,18 +77,21 @@ impl Object {
         Ok(info.and_then(Result::ok).and_then(|info| info.verified_instruction_count()))
     }
 
+    /// Loads a program, unless this object has done so already.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of these four types only")]
     fn load(&mut self, name: &'static str) -> Result<BorrowedFd<'_>, DatapathError> {
-        let program = self.ebpf.program_mut(name).ok_or(DatapathError::NoProgram { name })?;
-        let loaded = match program {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSockopt(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            Program::SkLookup(program) => program.load(),
-            _ => return Err(DatapathError::NoProgram { name }),
-        };
         let refused = |error| DatapathError::Refused { name, error: Box::new(error) };
-        loaded.map_err(refused)?;
+        let program = self.ebpf.program_mut(name).ok_or(DatapathError::NoProgram { name })?;
+        if program.fd().is_err() {
+            let loaded = match program {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSockopt(program) => program.load(),
+                Program::SockOps(program) => program.load(),
+                Program::SkLookup(program) => program.load(),
+                _ => return Err(DatapathError::NoProgram { name }),
+            };
+            loaded.map_err(refused)?;
+        }
         program.fd().map(AsFd::as_fd).map_err(refused)
     }
 }

@@ -70,7 +70,7 @@ pub struct ReasonCount {
 /// Reads what is in force; an empty status where nothing is installed.
 pub fn status(folder: &Path) -> Result<Status, DatapathError> {
     let mut status = Status { state: folder.to_owned(), ..Status::default() };
-    let Some(state) = State::open(folder)? else { return Ok(status) };
+    let Some(state) = State::open(folder)?.filter(State::is_installed) else { return Ok(status) };
     rights::check()?;
     for (name, _) in CGROUP_HOOKS {
         let link = existing_link(&state.links().join(name))?;
@@ -109,7 +109,7 @@ fn describe(
     steered: bool,
     connections: Vec<ReasonCount>,
 ) -> WorkloadStatus {
-    let netns = label.map(|label| String::from_utf8_lossy(&label.path).trim_end_matches('\0').to_owned());
+    let netns = label.map(path_of);
     WorkloadStatus {
         cookie,
         netns: netns.unwrap_or_default(),
@@ -121,4 +121,9 @@ fn describe(
         bypass_on_error: workload.switches.any(Switches::BYPASS_ON_ERROR),
         connections,
     }
+}
+
+/// The path a workload was enrolled by.
+pub(super) fn path_of(label: &Label) -> String {
+    String::from_utf8_lossy(&label.path).trim_end_matches('\0').to_owned()
 }
