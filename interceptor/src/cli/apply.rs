@@ -62,8 +62,7 @@ pub(super) fn run(args: &Args, state: &Path, run: &Path) -> anyhow::Result<ExitC
     let validation = args.validation.settle(&detected);
     if plan.cleanup_only && !plan.dry_run && !validation.skips_apply {
         validation.forgo("nothing is left to validate after --cleanup-only");
-        let removed =
-            if backend::remove_rules(&netns)? { "rules of Istio removed" } else { "no rules of Istio" };
+        let removed = if plan.clean_up(&netns)? { "rules of Istio removed" } else { "no rules of Istio" };
         output::line(format_args!("{}: {removed}", netns.path().display()))?;
         return Ok(ExitCode::SUCCESS);
     }
