@@ -132,25 +132,28 @@ impl Trial {
         Ok(Self { listeners, loopback, destination, inbound_port: capture.inbound_port })
     }
 
+    /// Connects until `deadline`, but at least once, however long it took to come here.
     fn run(&self, deadline: Instant, timeout: Duration) -> Result<(), ValidateError> {
-        let mut seen = "nothing, there was no time".to_owned();
-        while Instant::now() < deadline {
+        loop {
             let client = self.connect();
             let round = deadline.min(Instant::now() + INTERVAL);
+            let mut seen = "no connection arrived, and none was refused".to_owned();
             if self.accept_until(round, &mut seen).map_err(ValidateError::Wait)? {
                 return Ok(());
             }
             if let Err(error) = client.and_then(|client| client.take_error()?.map_or(Ok(()), Err)) {
                 seen = error.to_string();
             }
+            if Instant::now() >= deadline {
+                return Err(ValidateError::NotIntercepted {
+                    source_address: self.loopback,
+                    destination: self.destination,
+                    port: self.inbound_port,
+                    timeout,
+                    seen,
+                });
+            }
         }
-        Err(ValidateError::NotIntercepted {
-            source_address: self.loopback,
-            destination: self.destination,
-            port: self.inbound_port,
-            timeout,
-            seen,
-        })
     }
 
     /// Begins a connection; what becomes of it shows at the listeners, or later as the socket's error.
@@ -165,7 +168,6 @@ impl Trial {
 
     /// Whether a connection arrives whose original destination has the probe's port. Others are no proof.
     fn accept_until(&self, end: Instant, seen: &mut String) -> io::Result<bool> {
-        "no connection arrived, and none was refused".clone_into(seen);
         loop {
             for listener in &self.listeners {
                 while let Some(original) = accept(listener)? {

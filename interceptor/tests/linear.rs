@@ -5,8 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its own data has failed")]
 
 use allocation_counter::{AllocationInfo, measure};
+use clap::Parser;
 use interceptor::{
-    capture::{Capture, CaptureArgs, Detected, Ipv6},
+    capture::{Capture, CaptureArgs, Detected},
     nat::{
         Family, Loaded, RuleSet, Table, generate,
         list::{self, Count, Style},
@@ -41,12 +42,8 @@ fn the_work_grows_as_the_list_of_excluded_ranges_does() {
 
 fn capture(excluded: u16) -> Capture {
     let ranges = (0..excluded).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256));
-    let args = CaptureArgs {
-        istio_service_cidr: Some("*".to_owned()),
-        istio_service_exclude_cidr: Some(ranges.collect::<Vec<_>>().join(",")),
-        ipv6: Some(Ipv6::Off),
-        ..CaptureArgs::default()
-    };
+    let ranges = ranges.collect::<Vec<_>>().join(",");
+    let cli = Cli::try_parse_from(["interceptor", "-i", "*", "--ipv6", "off", "-x", &ranges]).unwrap();
     let detected = Detected {
         environment: [].into(),
         addresses: Vec::new(),
@@ -54,5 +51,11 @@ fn capture(excluded: u16) -> Capture {
         user_id: |_| None,
         group_id: |_| None,
     };
-    args.capture(&detected).unwrap()
+    cli.capture.capture(&detected).unwrap()
+}
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    capture: CaptureArgs,
 }

@@ -141,9 +141,10 @@ fn in_isolation_the_hosts_lock_and_name_services_do_not_count() {
     }
     in_a_namespace(|| {
         let lock = Path::new("/run/xtables.lock");
-        let held = hold_in_the_hosts_place(lock);
-        let refused = attempt_here("iptables-legacy -t nat -S").unwrap_err();
-        assert!(refused.contains("holding the xtables lock"), "{refused}");
+        let ours = tempfile::NamedTempFile::new().unwrap();
+        let held = hold_in_place_of(lock, &ours);
+        let refused = attempt_here("iptables-legacy -w 1 -t nat -S").unwrap_err();
+        assert!(refused.contains("xtables lock"), "{refused}");
 
         load::isolate().unwrap();
         let namespace = fs::metadata("/proc/thread-self/ns/net").unwrap();
@@ -157,8 +158,7 @@ fn in_isolation_the_hosts_lock_and_name_services_do_not_count() {
 }
 
 /// Puts a file of our own where the host has its lock, for the calling thread alone, and locks it.
-fn hold_in_the_hosts_place(lock: &Path) -> Flock<fs::File> {
-    let ours = tempfile::NamedTempFile::new().unwrap();
+fn hold_in_place_of(lock: &Path, ours: &tempfile::NamedTempFile) -> Flock<fs::File> {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>).unwrap();
     fs::OpenOptions::new().create(true).append(true).open(lock).unwrap();

@@ -89,10 +89,11 @@ fn counters_are_listed_as_iptables_does() {
     text += "COMMIT\n";
     for variant in VARIANTS {
         let iptables = program(Family::V4, variant);
-        let script =
-            format!("{iptables}-restore --counters; {iptables} -t nat -L OUTPUT -nv; {iptables}-save");
+        let script = format!(
+            "{iptables}-restore --counters; {iptables} -t nat -L OUTPUT -nv; echo SAVED; {iptables}-save"
+        );
         let printed = run(&script, &text);
-        let (listed, saved) = printed.split_once("\n#").unwrap();
+        let (listed, saved) = printed.split_once("SAVED\n").unwrap();
         let loaded = parse::save(saved).unwrap().loaded;
         let style = Style { names: false, verbose: true };
         let ours = list::text(&loaded, Table::Nat, Family::V4, style, |chain, place| {
