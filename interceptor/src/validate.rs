@@ -174,10 +174,10 @@ impl Trial {
                     match original {
                         Ok(address) if address.port() == self.destination.port() => return Ok(true),
                         Ok(address) => {
-                            *seen = format!("a connection whose original destination is {address}")
+                            *seen = format!("a connection whose original destination is {address}");
                         }
                         Err(error) => {
-                            *seen = format!("a connection without an original destination: {error}")
+                            *seen = format!("a connection without an original destination: {error}");
                         }
                     }
                 }
