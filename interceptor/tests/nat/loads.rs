@@ -1,6 +1,6 @@
 //! What the real iptables makes of every golden text, and whether we print it as iptables does.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use interceptor::nat::{
     Family, Loaded, Table,
@@ -84,7 +84,7 @@ fn counters_are_listed_as_iptables_does() {
     let mut text = format!("*nat\n:OUTPUT ACCEPT [{}:{}]\n", count(0).packets, count(0).bytes);
     for place in 1..numbers.len() {
         let Count { packets, bytes } = count(place);
-        text += &format!("[{packets}:{bytes}] -A OUTPUT -p tcp -m tcp --dport {place} -j RETURN\n");
+        writeln!(text, "[{packets}:{bytes}] -A OUTPUT -p tcp -m tcp --dport {place} -j RETURN").unwrap();
     }
     text += "COMMIT\n";
     for variant in VARIANTS {
