@@ -87,6 +87,16 @@ pub fn mount_point() -> Result<PathBuf, CgroupError> {
     mounts.lines().find_map(cgroup2_mount).ok_or(CgroupError::NoHierarchy)
 }
 
+/// The folder of the cgroup v2 that a process is in (`self` or its number); none if it has ended, or if the hierarchy is
+/// not mounted where the caller could look.
+#[must_use]
+pub fn of_process(process: &str) -> Option<PathBuf> {
+    let memberships = fs::read_to_string(Path::new("/proc").join(process).join("cgroup")).ok()?;
+    let path = memberships.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let folder = mount_point().ok()?.join(path.trim_start_matches('/'));
+    folder.is_dir().then_some(folder)
+}
+
 /// The mount point of a line of mountinfo (`proc_pid_mountinfo(5)`), if it is a cgroup v2 one.
 fn cgroup2_mount(line: &str) -> Option<PathBuf> {
     let (mount, filesystem) = line.split_once(" - ")?;

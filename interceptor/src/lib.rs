@@ -7,6 +7,7 @@ pub mod cni;
 pub mod datapath;
 pub mod decide;
 pub mod doctor;
+pub mod explain;
 pub mod nat;
 pub mod netns;
 pub mod parity;

@@ -6,6 +6,8 @@ use anyhow::Result;
 
 use crate::{build, preflight, process, setup, vm, workspace};
 
+const NAME: &str = "cargo xtask test";
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Handed to the test programs: a part of a test's name, `--nocapture`, ...
@@ -14,9 +16,10 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
-    preflight::check("cargo xtask test")?;
+    preflight::check(NAME)?;
     setup::everything()?;
     build::everything()?;
+    preflight::check_ebpf(NAME, &build::interceptor()?)?;
     // Whoever asks for single tests wants an answer soon.
     if options.arguments.is_empty() {
         vm::smoke()?;

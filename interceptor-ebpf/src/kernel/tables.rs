@@ -34,7 +34,7 @@ impl KernelTables {
         let table = unsafe { WORKLOADS.get(&workload) }.ok_or(Absent::NotEnrolled)?;
         let key = Key::new(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
         let entry = table.get(&key).ok_or(Absent::Broken)?;
-        Ok(Self { table, workload: Workload::of_entry(entry) })
+        Ok(Self { table, workload: Workload::of_entry(Entry::of_words(entry)) })
     }
 
     /// What makes the verifier forget.
@@ -46,7 +46,7 @@ impl KernelTables {
     /// What capture and routes say of an address; nothing if no route leads to it.
     #[inline(always)]
     pub(crate) fn address(&self, address: &Address) -> Option<&'static Entry> {
-        self.table.get(&Key::new(EntryKey::full_bits(Subject::Address), EntryKey::address(address)))
+        self.entry(Subject::Address, EntryKey::address(address))
     }
 
     /// Whether an address is local to the namespace.
@@ -57,8 +57,12 @@ impl KernelTables {
 
     #[inline(always)]
     fn marks(&self, subject: Subject, key: EntryKey) -> Marks {
-        let entry = self.table.get(&Key::new(EntryKey::full_bits(subject), key));
-        Marks(self.forget().word(entry.map_or(0, |entry| entry.marks.0)))
+        Marks(self.forget().word(self.entry(subject, key).map_or(0, |entry| entry.marks.0)))
+    }
+
+    #[inline(always)]
+    fn entry(&self, subject: Subject, key: EntryKey) -> Option<&'static Entry> {
+        self.table.get(&Key::new(EntryKey::full_bits(subject), key)).map(Entry::of_words)
     }
 
     #[inline(always)]

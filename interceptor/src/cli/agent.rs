@@ -8,7 +8,10 @@ use std::{
 };
 
 use clap::ValueEnum;
-use interceptor::agent::{self, Options};
+use interceptor::{
+    agent::{self, Options},
+    probe::{Backend, choose},
+};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Keep many workloads under interception while their networks and captures change.
@@ -77,6 +80,8 @@ enum Format {
 
 pub(super) fn run(args: &Args, state: &Path, run: &Path) -> anyhow::Result<ExitCode> {
     log_to_stderr(args);
+    // Every workload it will ever be given needs this.
+    choose(state, &[Backend::Ebpf])?;
     agent::run(&Options {
         state: state.to_owned(),
         run: run.to_owned(),

@@ -16,6 +16,7 @@ mod release;
 mod remote;
 mod rules;
 mod status;
+mod trace;
 mod validation;
 
 use std::{
@@ -64,6 +65,7 @@ enum Command {
     Release(release::Args),
     Uninstall(release::UninstallArgs),
     Status(status::Args),
+    Trace(trace::Args),
     Rules(Box<rules::Args>),
     Explain(Box<explain::Args>),
     Import(import::Args),
@@ -101,8 +103,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Release(args) => release::run(&args, state, run),
         Command::Uninstall(_) => release::uninstall(state),
         Command::Status(args) => status::run(&args, state),
+        Command::Trace(args) => trace::run(&args, state),
         Command::Rules(args) => rules::run(&args),
-        Command::Explain(args) => explain::run(&args),
+        Command::Explain(args) => explain::run(&args, state, run),
         Command::Import(args) => import::run(&args),
         Command::Doctor(args) => doctor::run(&args, state),
         Command::Probe(args) => probe::run(&args, state),

@@ -19,8 +19,8 @@ use super::{DatapathError, PolicyTable};
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// Names of the maps that are pinned.
-pub(super) const PINNED: [&str; 7] =
-    ["WORKLOADS", "COUNTERS", "LABELS", "PENDING", "RESOLVERS", "LISTENERS", "SOCKETS"];
+pub(super) const PINNED: [&str; 9] =
+    ["WORKLOADS", "COUNTERS", "LABELS", "PENDING", "RESOLVERS", "LISTENERS", "SOCKETS", "TRACE", "TRACING"];
 
 type Trie = LpmTrie<MapData, EntryKey, Entry>;
 
@@ -72,6 +72,19 @@ impl Maps {
         let key = Key::new(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
         let entry = found(trie.get(&key, 0), "read a policy table")?;
         Ok(entry.map(|entry| *Workload::of_entry(&entry)))
+    }
+
+    /// The workload's whole table, as the hooks ask it; none if it is not enrolled or the table is broken.
+    pub(super) fn table(&self, workload: u64) -> Result<Option<PolicyTable>, DatapathError> {
+        let Some(trie) = found(self.workloads.get(&workload, 0), "read a policy table")? else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        for pair in &trie {
+            let (key, entry) = pair.map_err(failed("read a policy table"))?;
+            entries.push((key.prefix_len(), key.data(), entry));
+        }
+        Ok(PolicyTable::of_entries(entries))
     }
 
     /// Takes a workload out of interception.

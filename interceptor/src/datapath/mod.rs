@@ -7,7 +7,9 @@ mod collect;
 mod enrol;
 mod error;
 mod gauges;
+mod listening;
 mod maps;
+mod marked;
 mod neighbours;
 mod object;
 mod rehearsal;
@@ -18,6 +20,7 @@ mod status;
 mod sys;
 mod table;
 mod tenure;
+mod trace;
 pub(crate) mod trial;
 mod upgrade;
 
@@ -28,12 +31,13 @@ pub use self::{
     enrol::{Change, Enrolment, Listeners, Outcome, check_reach, enrol, release, release_cookie, uninstall},
     error::DatapathError,
     gauges::{Gauges, ListenerGauge, MapGauge, gauges},
-    neighbours::{Neighbour, neighbours},
+    neighbours::{Neighbour, folder_of, neighbours},
     rehearsal::{Loading, rehearse},
     state::BPFFS,
-    status::{HookStatus, Status, WorkloadStatus, status},
+    status::{HookStatus, Status, WorkloadStatus, enforced, status},
     table::{DNS_PORT, Enforcement, Interfaces, PolicyTable},
     tenure::Tenure,
+    trace::{Decided, Trace},
     upgrade::Verified,
 };
 

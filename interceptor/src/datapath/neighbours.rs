@@ -1,7 +1,7 @@
 //! Other programs on the hooks that ours are on.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -29,8 +29,13 @@ pub struct Neighbour {
     pub runs_before: bool,
 }
 
-/// Lists the programs that run beside ours for a process in the cgroup the hooks are attached to, and in a namespace.
-pub fn neighbours(status: &Status, netns: &Netns) -> Result<Vec<Neighbour>, DatapathError> {
+/// Lists the programs that run beside ours for a process in the cgroup the hooks are attached to or in one of `others`,
+/// and in a namespace.
+pub fn neighbours(
+    status: &Status,
+    netns: &Netns,
+    others: &BTreeSet<PathBuf>,
+) -> Result<Vec<Neighbour>, DatapathError> {
     let names: HashMap<u32, String> = loaded_programs()
         .filter_map(Result::ok)
         .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))
@@ -41,10 +46,15 @@ pub fn neighbours(status: &Status, netns: &Netns) -> Result<Vec<Neighbour>, Data
         let (Some(ours), Some(id)) = (hook.program, hook.cgroup) else { continue };
         let Some((name, attach)) = CGROUP_HOOKS.iter().find(|(name, _)| *name == hook.name) else { continue };
         let Some(cgroup) = folder_of(id)? else { continue };
-        let programs = query(&cgroup, *attach)?;
-        let place = programs.iter().position(|program| *program == ours).unwrap_or(0);
-        for (index, program) in programs.iter().enumerate().filter(|(_, program)| **program != ours) {
-            let (program, runs_before) = (*program, index < place);
+        let below = others.iter().filter(|other| other.starts_with(&cgroup));
+        let mut beside = BTreeMap::new();
+        for folder in below.chain([&cgroup]) {
+            let programs = query(folder, *attach)?;
+            let place = programs.iter().position(|program| *program == ours).unwrap_or(0);
+            beside.extend((0..).zip(programs).map(|(index, program)| (program, index < place)));
+        }
+        beside.remove(&ours);
+        for (program, runs_before) in beside {
             found.push(Neighbour { hook: name, program, name: name_of(program), runs_before });
         }
     }
@@ -68,7 +78,7 @@ fn query(target: &Path, attach: AttachType) -> Result<Vec<u32>, DatapathError> {
 }
 
 /// The folder of the cgroup with an id; none if it is gone.
-fn folder_of(id: u64) -> Result<Option<PathBuf>, DatapathError> {
+pub fn folder_of(id: u64) -> Result<Option<PathBuf>, DatapathError> {
     let mut folders = vec![cgroup::mount_point()?];
     while let Some(folder) = folders.pop() {
         // Cgroups come and go while we look.

@@ -1,21 +1,18 @@
 //! Our hooks, and other programs on them.
 
-use super::{DoctorError, Finding, is_whole};
+use super::{DoctorError, Finding, Patient};
 use crate::{
-    datapath::{self, Neighbour, Status, WorkloadStatus},
-    netns::Netns,
+    cgroup,
+    datapath::{self, Neighbour},
 };
 
-/// Beginnings of the names of programs that translate the addresses of services.
-const LOAD_BALANCERS: [&str; 3] = ["cil_sock", "sock4_", "sock6_"];
+/// Beginnings of the names of programs that translate the addresses of services: Cilium's of all ages, and Calico's.
+const LOAD_BALANCERS: [&str; 5] = ["cil_sock", "sock4_", "sock6_", "cali_", "calico_"];
 
-pub(super) fn examine(
-    status: &Status,
-    workload: &WorkloadStatus,
-    netns: &Netns,
-) -> Result<Vec<Finding>, DoctorError> {
+pub(super) fn examine(patient: &Patient<'_>) -> Result<Vec<Finding>, DoctorError> {
+    let Patient { status, workload, netns, processes, .. } = patient;
     let mut findings = Vec::new();
-    if !is_whole(status, workload) {
+    if !patient.is_whole() {
         let missing = status.hooks.iter().filter(|hook| !hook.attached).map(|hook| hook.name);
         let steering = (!workload.steered).then_some("steer");
         let names: Vec<_> = missing.chain(steering).collect();
@@ -25,7 +22,9 @@ pub(super) fn examine(
             "run `interceptor apply` again; it adds what is missing",
         ));
     }
-    for neighbour in datapath::neighbours(status, netns)? {
+    let cgroups =
+        processes.iter().filter_map(|process| cgroup::of_process(&process.pid.to_string())).collect();
+    for neighbour in datapath::neighbours(status, netns, &cgroups)? {
         findings.push(describe(&neighbour));
     }
     Ok(findings)

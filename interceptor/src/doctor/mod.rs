@@ -1,20 +1,34 @@
-//! Is interception working here? What a workload, its processes and its neighbours look like, held against what must be.
+//! Is interception working here? What a workload, its processes and its neighbours look like, held against what must be;
+//! and canaries: connections made to see what becomes of them.
 
+mod canary;
 mod hooks;
 mod leftovers;
 mod processes;
 mod sockets;
+mod target;
 
 use std::path::Path;
 
+use procfs::process::Process;
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::{
-    datapath::{self, DatapathError, Status, WorkloadStatus},
+    datapath::{self, DatapathError, PolicyTable, Status, WorkloadStatus},
+    decide::Decider,
     netns::{Netns, NetnsError},
     routes::{self, RoutesError},
 };
+
+/// What came of an examination.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// What is not as it should be.
+    pub findings: Vec<Finding>,
+    /// What could not be looked at, and why; a sentence each.
+    pub unchecked: Vec<String>,
+}
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,11 +64,28 @@ impl Finding {
     }
 }
 
-/// Examines a namespace. Changes nothing and makes no connection.
-pub fn examine(state: &Path, netns: &Netns) -> Result<Vec<Finding>, DoctorError> {
+/// A workload under examination, with everything that several checks look at.
+struct Patient<'a> {
+    state: &'a Path,
+    netns: &'a Netns,
+    status: &'a Status,
+    workload: &'a WorkloadStatus,
+    /// What the kernel asks about each connection.
+    table: &'a PolicyTable,
+    /// The policy on that table.
+    decider: Decider,
+    /// The processes in its namespace.
+    processes: Vec<Process>,
+}
+
+/// Examines a namespace. Changes nothing; the canaries end at once. `interceptor` is the path of the `interceptor` command,
+/// which makes connections as processes of the workload do.
+pub fn examine(state: &Path, netns: &Netns, interceptor: &Path) -> Result<Report, DoctorError> {
     let status = datapath::status(state)?;
     let cookie = netns.cookie()?;
-    let Some(workload) = status.workloads.iter().find(|workload| workload.cookie == cookie) else {
+    let workload = status.workloads.iter().find(|workload| workload.cookie == cookie);
+    let table = datapath::enforced(state, cookie)?;
+    let (Some(workload), Some(table)) = (workload, &table) else {
         let mut findings = leftovers::rules(netns)?;
         if findings.is_empty() {
             findings.push(Finding::new(
@@ -63,14 +94,18 @@ pub fn examine(state: &Path, netns: &Netns) -> Result<Vec<Finding>, DoctorError>
                 "run `interceptor apply` for it",
             ));
         }
-        return Ok(findings);
+        return Ok(Report { findings, unchecked: Vec::new() });
     };
-    let mut findings = hooks::examine(&status, workload, netns)?;
+    let (decider, processes) = (Decider::new(table), processes::inside(netns)?);
+    let patient = Patient { state, netns, status: &status, workload, table, decider, processes };
+    let mut findings = hooks::examine(&patient)?;
     findings.extend(leftovers::rules(netns)?.into_iter().map(doubled));
-    findings.extend(sockets::examine(workload, netns)?);
-    findings.extend(processes::examine(workload, netns)?);
+    findings.extend(sockets::examine(&patient)?);
+    findings.extend(processes::examine(&patient)?);
     findings.extend(policy_routes(netns)?);
-    Ok(findings)
+    let canaries = canary::release(&patient, interceptor)?;
+    findings.extend(canaries.findings);
+    Ok(Report { findings, unchecked: canaries.unchecked })
 }
 
 /// Nat rules beside eBPF.
@@ -97,7 +132,10 @@ fn policy_routes(netns: &Netns) -> Result<Vec<Finding>, DoctorError> {
         .collect())
 }
 
-/// The hooks' part of a status, for the checks.
-fn is_whole(status: &Status, workload: &WorkloadStatus) -> bool {
-    workload.steered && !status.hooks.is_empty() && status.hooks.iter().all(|hook| hook.attached)
+impl Patient<'_> {
+    /// Whether every hook is in place.
+    fn is_whole(&self) -> bool {
+        let hooks = &self.status.hooks;
+        self.workload.steered && !hooks.is_empty() && hooks.iter().all(|hook| hook.attached)
+    }
 }

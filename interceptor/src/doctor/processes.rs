@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use procfs::process::{FDTarget, Process, all_processes};
 
-use super::{DoctorError, Finding};
+use super::{DoctorError, Finding, Patient};
 use crate::{datapath::WorkloadStatus, netns::Netns};
 
 /// Programs that run a workload on a network stack, or a kernel, of its own.
@@ -16,16 +16,16 @@ const SANDBOXES: [(&str, &str); 5] = [
     ("kata-shim", "Kata Containers"),
 ];
 
-pub(super) fn examine(workload: &WorkloadStatus, netns: &Netns) -> Result<Vec<Finding>, DoctorError> {
-    let inside = inside(netns)?;
-    let mut findings: Vec<_> = impostors(workload, &inside, netns)?.into_iter().collect();
-    findings.extend(sandbox(&inside));
-    findings.extend(network_classes(&inside));
+pub(super) fn examine(patient: &Patient<'_>) -> Result<Vec<Finding>, DoctorError> {
+    let Patient { workload, netns, processes, .. } = patient;
+    let mut findings: Vec<_> = impostors(workload, processes, netns)?.into_iter().collect();
+    findings.extend(sandbox(processes));
+    findings.extend(network_classes(processes));
     Ok(findings)
 }
 
 /// The processes of the namespace.
-fn inside(netns: &Netns) -> Result<Vec<Process>, DoctorError> {
+pub(super) fn inside(netns: &Netns) -> Result<Vec<Process>, DoctorError> {
     let Ok(inode) = netns.inode() else { return Ok(Vec::new()) };
     let is_inside = |process: &Process| {
         process.namespaces().is_ok_and(|all| {

@@ -25,7 +25,7 @@ pub struct Feature {
     /// What is lost without it.
     pub without: &'static str,
     /// Who needs it.
-    #[serde(skip)]
+    #[serde(flatten)]
     pub need: Need,
     /// Names of the BPF programs that do not load without it.
     pub programs: &'static [&'static str],
@@ -46,13 +46,16 @@ pub enum Group {
 }
 
 /// Who needs a feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Need {
     /// These do not work without it.
+    #[serde(rename = "needed_by")]
     Of(&'static [Engine]),
     /// eBPF works without it, but not this.
+    #[serde(rename = "brings")]
     Gain(&'static str),
     /// Nobody; it is told because it explains things.
+    #[serde(untagged)]
     Nobody,
 }
 

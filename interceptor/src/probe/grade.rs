@@ -20,7 +20,8 @@ pub enum Backend {
 }
 
 /// What a backend works by. There are two kinds of iptables, and one of them is enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Engine {
     /// eBPF programs.
     Ebpf,

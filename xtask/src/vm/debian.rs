@@ -35,16 +35,26 @@ impl Apt {
         if is_new {
             apt.prepare(&root)?;
         }
-        if is_new || refresh {
-            let mut update = apt.command("apt-get");
-            update.args(["--quiet", "update"]);
-            if let Err(error) = process::run_quietly(update, progress) {
-                // Half a set of lists must not pass for a whole one next time.
-                fs::remove_file(&apt.config).context("cannot remove a half-made apt configuration")?;
-                return Err(error);
-            }
+        if (is_new || refresh)
+            && let Err(error) = apt.update(progress)
+        {
+            // Half a set of lists must not pass for a whole one next time.
+            fs::remove_file(&apt.config).context("cannot remove a half-made apt configuration")?;
+            return Err(error);
         }
         Ok(apt)
+    }
+
+    fn update(&self, progress: &ProgressBar) -> Result<()> {
+        let mut update = self.command("apt-get");
+        update.args(["--quiet", "update"]);
+        process::run_quietly(update, progress)?;
+        // apt takes it for a success if it reaches nobody.
+        ensure!(
+            !self.names("linux-")?.is_empty(),
+            "apt could fetch no list of packages, is there a network here?"
+        );
+        Ok(())
     }
 
     /// Names of all packages that begin with `prefix`.
@@ -121,7 +131,8 @@ impl Apt {
         let config = format!(
             "Dir::Etc \"{root}/etc\";\nDir::Etc::sourcelist \"sources.list\";\nDir::Etc::sourceparts \"sources.d\";\n\
              Dir::Etc::parts \"parts\";\nDir::State \"{root}/state\";\nDir::State::status \"/var/lib/dpkg/status\";\n\
-             Dir::Cache \"{root}/cache\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n"
+             Dir::Cache \"{root}/cache\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
+             Acquire::http::Timeout \"20\";\nAcquire::https::Timeout \"20\";\nAcquire::Retries \"1\";\n"
         );
         fs::write(&self.config, config).context("cannot write apt's configuration")
     }

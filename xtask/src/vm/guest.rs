@@ -16,7 +16,7 @@ use super::{debian::Apt, folder, kernels::Kernel, programs::Programs};
 
 /// What worlds of namespaces and rules of nat need, where they are modules. A kernel without one has it built in, or
 /// not at all, which its probe then tells.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 30] = [
     "veth",
     "dummy",
     "inet_diag",
@@ -39,8 +39,14 @@ const MODULES: [&str; 24] = [
     "xt_TPROXY",
     "xt_socket",
     "xt_conntrack",
+    "xt_mark",
+    "xt_connmark",
     "iptable_nat",
     "ip6table_nat",
+    "iptable_mangle",
+    "ip6table_mangle",
+    "iptable_raw",
+    "ip6table_raw",
 ];
 /// Programs inside. All are unpacked with the libraries they need.
 const TOOLS: [&str; 4] = ["busybox-static", "iproute2", "iptables", "nftables"];

@@ -14,10 +14,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
 
-use super::{debian::Apt, folder};
+use super::{debian::Apt, folder, say};
 
 /// Silence longer than this is a hang. Emulated and beside other work, a machine may pause for long.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(480);
 /// How often the console is looked at.
 const PULSE: Duration = Duration::from_millis(500);
 /// What a kernel says when it is past help; or will be, in a test of ours.
@@ -122,7 +122,7 @@ fn in_background(mut output: impl std::io::BufRead + Send + 'static) -> Receiver
 fn follow(lines: &Receiver<String>, console: &Path, progress: &ProgressBar) -> Result<Run> {
     let mut run = Run::default();
     let mut current: Option<(String, String)> = None;
-    let (mut heard, mut seen) = (Instant::now(), 0);
+    let (mut heard, mut seen, mut begun) = (Instant::now(), 0, Instant::now());
     loop {
         match lines.recv_timeout(PULSE) {
             Ok(line) => {
@@ -131,7 +131,12 @@ fn follow(lines: &Receiver<String>, console: &Path, progress: &ProgressBar) -> R
                     return Ok(run);
                 }
                 progress.set_message(line.clone());
-                take(&mut run, &mut current, &line);
+                if let Some((job, outcome)) = take(&mut run, &mut current, &line) {
+                    let took = begun.elapsed().as_secs();
+                    progress
+                        .suspend(|| say(&format!("  {job} ended with {} after {took} s", outcome.code)))?;
+                    begun = Instant::now();
+                }
             }
             Err(RecvTimeoutError::Timeout) => {
                 let text = fs::read(console).unwrap_or_default();
@@ -155,25 +160,31 @@ fn follow(lines: &Receiver<String>, console: &Path, progress: &ProgressBar) -> R
     }
 }
 
-fn take(run: &mut Run, current: &mut Option<(String, String)>, line: &str) {
+/// Takes note of a line; returns the job that it ends, if it does.
+fn take<'r>(
+    run: &'r mut Run,
+    current: &mut Option<(String, String)>,
+    line: &str,
+) -> Option<(String, &'r Outcome)> {
     let Some(mark) = line.strip_prefix("@@ ") else {
         if let Some((_, output)) = current {
             output.push_str(line);
             output.push('\n');
         }
-        return;
+        return None;
     };
     let mut words = mark.split(' ');
     match (words.next(), words.next(), words.next()) {
         (Some("kernel"), Some(name), _) => name.clone_into(&mut run.kernel),
         (Some("begin"), Some(name), _) => *current = Some((name.to_owned(), String::new())),
         (Some("end"), Some(_), Some(code)) => {
-            if let Some((name, output)) = current.take() {
-                run.jobs.insert(name, Outcome { output, code: code.parse().unwrap_or(-1) });
-            }
+            let (name, output) = current.take()?;
+            let outcome = Outcome { output, code: code.parse().unwrap_or(-1) };
+            return Some((name.clone(), run.jobs.entry(name).insert_entry(outcome).into_mut()));
         }
         _ => {}
     }
+    None
 }
 
 fn where_in(current: Option<&(String, String)>) -> String {

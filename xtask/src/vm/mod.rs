@@ -22,7 +22,7 @@ use self::{
     guest::{Job, Tools},
     kernels::Kernel,
     machine::{Outcome, Qemu, Run},
-    programs::Programs,
+    programs::{NAT, PROBE, Programs},
     record::Entry,
 };
 use crate::workspace;
@@ -53,7 +53,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let kernels = if options.kernels.is_empty() { Series::matrix() } else { options.kernels.clone() };
     let progress = progress();
     let machines = Machines::fetch(&progress)?;
-    let lab = Lab { machines, programs: Programs::build()?, progress };
+    let programs = if options.smoke { Programs::build_probe()? } else { Programs::build()? };
+    let lab = Lab { machines, programs, progress };
     let mut failed = Vec::new();
     for series in &kernels {
         let entry = Kernel::fetch(series, options.refresh, &lab.progress)
@@ -89,7 +90,7 @@ pub(crate) fn smoke() -> Result<()> {
         Ok(fetched) => fetched,
         Err(error) => return say(&format!("skipped: no kernel {series} is booted, {error:#}")),
     };
-    let lab = Lab { machines, programs: Programs::build()?, progress };
+    let lab = Lab { machines, programs: Programs::build_probe()?, progress };
     let options = Options { kernels: Vec::new(), refresh: false, smoke: true, arguments: Vec::new() };
     let entry = lab.examine(&series, &kernel, &options).with_context(|| format!("kernel {series}"))?;
     say(&entry.sentence())?;
@@ -135,11 +136,10 @@ impl Lab {
         if options.smoke {
             return Ok(entry);
         }
-        let second = self.boot(kernel, &self.jobs(&entry, &options.arguments))?;
-        for test in self.tests() {
-            if let Some(outcome) = second.jobs.get(test) {
-                entry.add_tests(test, outcome);
-            }
+        let jobs = self.jobs(&entry, &options.arguments);
+        let second = self.boot(kernel, &jobs)?;
+        for job in jobs.iter().filter(|job| job.name != PARITY) {
+            entry.add_tests(&job.name, outcome(&second, &job.name)?);
         }
         if options.arguments.is_empty() {
             entry.add_scenarios(outcome(&second, PARITY)?)?;
@@ -148,11 +148,17 @@ impl Lab {
     }
 
     fn jobs(&self, entry: &Entry, arguments: &[String]) -> Vec<Job> {
-        let arguments: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
-        let arguments = arguments.join(" ");
-        let tests =
-            self.programs.tests().map(|test| Job::new(test, &format!("/t/debug/deps/{test} {arguments}")));
-        let mut jobs: Vec<_> = tests.collect();
+        // The first machine has run the probe's own.
+        let tests = self.programs.tests().filter(|test| *test != PROBE);
+        let tests = tests.filter(|test| entry.auto() == EBPF || WITHOUT_EBPF.contains(test));
+        let quoted: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
+        let mut jobs: Vec<_> = tests
+            .map(|test| {
+                let filter =
+                    if test == NAT && arguments.is_empty() { LOADING.to_owned() } else { quoted.join(" ") };
+                Job::new(test, &format!("/t/debug/deps/{test} {filter}"))
+            })
+            .collect();
         if arguments.is_empty() {
             // What `auto` takes must be like iptables.
             let right = entry.auto();
@@ -161,12 +167,9 @@ impl Lab {
         jobs
     }
 
-    /// Test programs for the second time; the first has had its own.
-    fn tests(&self) -> impl Iterator<Item = &str> {
-        self.programs.tests().filter(|test| *test != PROBE)
-    }
-
     fn boot(&self, kernel: &Kernel, jobs: &[Job]) -> Result<Run> {
+        let names: Vec<_> = jobs.iter().map(|job| job.name.as_str()).collect();
+        say(&format!("booting {} for {}", kernel.image.display(), names.join(", ")))?;
         let archive = tempfile::NamedTempFile::new_in(folder()).context("cannot make the archive")?;
         guest::archive(archive.path(), &self.machines.tools, kernel, &self.programs, jobs)?;
         self.machines.qemu.run(&kernel.image, archive.path(), &self.progress)
@@ -175,8 +178,11 @@ impl Lab {
 
 const REPORT: &str = "report";
 const PARITY: &str = "scenarios";
-/// The test program that loads everything and holds that against the probe.
-const PROBE: &str = "probe";
+const EBPF: &str = "ebpf";
+/// Test programs with something to show where the eBPF data path cannot run; what they cannot show there, they skip.
+const WITHOUT_EBPF: [&str; 5] = [PROBE, NAT, "bad_input", "broken", "parity"];
+/// Those tests of nat rules that ask the kernel; the others ask our own code, or files that are not inside.
+const LOADING: &str = "loading::";
 
 impl Job {
     fn new(name: &str, command: &str) -> Self {

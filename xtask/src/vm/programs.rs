@@ -19,15 +19,31 @@ pub(super) struct Programs {
     tests: Vec<(String, PathBuf)>,
 }
 
+/// The test program that loads everything and holds that against the probe.
+pub(super) const PROBE: &str = "probe";
+/// The test program about nat rules.
+pub(super) const NAT: &str = "nat";
+
 impl Programs {
-    /// Builds them; cargo's own progress goes to standard error.
+    /// Builds all of them; cargo's own progress goes to standard error.
     pub(super) fn build() -> Result<Self> {
+        let mut programs = Self::of_tests(&["--package", "interceptor-tests", "--tests"])?;
+        programs.tests.extend(executables(&["test", "--no-run", "--package", "interceptor", "--test", NAT])?);
+        // A package's own units need no other kernel.
+        programs.tests.retain(|(name, _)| name != "interceptor_tests");
+        Ok(programs)
+    }
+
+    /// Builds what a look at a kernel takes.
+    pub(super) fn build_probe() -> Result<Self> {
+        Self::of_tests(&["--package", "interceptor-tests", "--test", PROBE])
+    }
+
+    fn of_tests(which: &[&str]) -> Result<Self> {
         let command = executables(&["build", "--package", "interceptor", "--bin", "interceptor"])?;
         let (_, command) =
             command.into_iter().next().context("cargo named no executable for `interceptor`")?;
-        let tests = executables(&["test", "--no-run", "--package", "interceptor-tests"])?;
-        // A package's own units need no other kernel.
-        let tests = tests.into_iter().filter(|(name, _)| name != "interceptor_tests").collect();
+        let tests = executables(&[&["test", "--no-run"], which].concat())?;
         Ok(Self { command, tests })
     }
 
@@ -49,12 +65,13 @@ impl Programs {
 
 /// Runs cargo and returns the executables it made, by the name of their target.
 fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let is_test = arguments.first() == Some(&"test");
     let mut cargo = process::cargo();
     cargo.args(arguments).args(["--target", TARGET, "--message-format=json-render-diagnostics"]);
     // Given here and not in the environment, where the build of the BPF programs would inherit it.
     cargo.args(["--config", &format!(r#"target.{TARGET}.rustflags=["-C","target-feature=+crt-static"]"#)]);
     // The archive they go into lies in the machine's memory.
-    cargo.args(["--config", "profile.dev.debug=0"]);
+    cargo.args(["--config", "profile.dev.debug=0", "--config", r#"profile.dev.strip="symbols""#]);
     let output =
         cargo.current_dir(workspace::root()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the build failed ({}); cargo says why above", output.status);
@@ -62,7 +79,9 @@ fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     Ok(messages
         .filter_map(|message| {
-            let path = message.get("executable")?.as_str()?;
+            // For a test of a package with a command cargo builds that too.
+            let path =
+                message.get("executable")?.as_str().filter(|_| message["profile"]["test"] == is_test)?;
             Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
         })
         .collect())

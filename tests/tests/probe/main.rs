@@ -1,5 +1,8 @@
 //! What `interceptor probe` says, held against what the kernel then does.
 
+mod backends;
+mod choice;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -59,6 +62,12 @@ fn every_program_loads_exactly_where_the_probe_says_so() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether there is a feature, by its name.
+fn is_present(report: &Value, name: &str) -> anyhow::Result<bool> {
+    let row = rows(report)?.iter().find(|row| row["name"] == name);
+    Ok(row.with_context(|| format!("there is no row {name}"))?["present"] == "yes")
 }
 
 /// A kernel that runs every program gets the eBPF backend, any other one of the others.
