@@ -15,9 +15,12 @@ use interceptor::{
     },
 };
 
+/// A way to print rules.
+type Form = fn(&RuleSet) -> String;
+
 #[test]
 fn the_work_grows_as_the_list_of_excluded_ranges_does() {
-    let forms: [(&str, fn(&RuleSet) -> String); 4] = [
+    let forms: [(&str, Form); 4] = [
         ("restore", |rules| restore::text(&rules.v4)),
         ("save", |rules| save::text(&Loaded::of(&rules.v4), Family::V4)),
         ("list", |rules| {
