@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::ErrorKind,
+    net::SocketAddr,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -13,14 +15,19 @@ use std::{
 use anyhow::{Context as _, ensure};
 use interceptor::{
     agent::{Client, Kept, WorkloadId},
-    parity::{plan::Place, world::World},
+    parity::{
+        plan::Place,
+        world::{Namespace, World},
+    },
 };
 use tempfile::TempDir;
 
 use crate::Product;
 
-/// A hang becomes a failure after this.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a report is waited for before the agent itself is looked at.
+const MOMENT: Duration = Duration::from_millis(50);
+/// A hang becomes a failure after this. Under the load of some tests an agent gets a small part of a processor.
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Where agents of a world keep what must outlive them: run folder, workload files, and the socket they report to.
 pub struct Home {
@@ -39,7 +46,7 @@ impl Home {
         let folder = tempfile::Builder::new().prefix("interceptor-agent-").tempdir()?;
         fs::create_dir(folder.path().join("workloads"))?;
         let reports = UnixDatagram::bind(folder.path().join("notify"))?;
-        reports.set_read_timeout(Some(DEADLINE))?;
+        reports.set_read_timeout(Some(MOMENT))?;
         Ok(Self { folder, reports })
     }
 
@@ -81,7 +88,12 @@ impl Home {
     /// Starts an agent of another build.
     pub fn start_build(&self, world: &World, product: &Product<'_>, build: &Path) -> anyhow::Result<Agent> {
         let agent = self.spawn(world, product, build)?;
-        self.wait_for("READY=1")?;
+        let deadline = Instant::now() + DEADLINE;
+        while !self.hears("READY=1")? {
+            let ended = agent.child().try_wait()?;
+            ensure!(ended.is_none(), "the agent ended ({ended:?}); its log:\n{}", self.log());
+            ensure!(Instant::now() < deadline, "the agent does not get ready; its log:\n{}", self.log());
+        }
         Ok(agent)
     }
 
@@ -91,7 +103,7 @@ impl Home {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log"))?;
         command
             .arg(self.run())
-            .args(["agent", "--metrics", "off", "--log-level", "debug", "--workloads"])
+            .args(["agent", "--metrics", "127.0.0.1:0", "--log-level", "debug", "--workloads"])
             .arg(self.workloads())
             .arg("--cgroup")
             .arg(world.cgroup())
@@ -109,24 +121,34 @@ impl Home {
         Ok(agent)
     }
 
-    /// Waits until an agent reports something to its service manager.
-    pub fn wait_for(&self, report: &str) -> anyhow::Result<()> {
+    /// Whether an agent reports this to its service manager next, or within a moment.
+    pub fn hears(&self, report: &str) -> anyhow::Result<bool> {
         let mut buffer = [0; 1024];
-        loop {
-            let length = self
-                .reports
-                .recv(&mut buffer)
-                .with_context(|| format!("no agent reports {report}; its log:\n{}", self.log()))?;
-            if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == report) {
-                return Ok(());
-            }
+        match self.reports.recv(&mut buffer) {
+            Ok(length) => Ok(String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == report)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Forgets what agents that have ended reported.
+    pub fn forget_reports(&self) -> anyhow::Result<()> {
+        self.reports.set_nonblocking(true)?;
+        while self.reports.recv(&mut [0; 1024]).is_ok() {}
+        Ok(self.reports.set_nonblocking(false)?)
     }
 
     /// What agents have logged so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where the latest agent serves metrics, as it has logged.
+    pub fn metrics(&self) -> anyhow::Result<SocketAddr> {
+        let log = self.log();
+        let address = log.rsplit_once("metrics=").context("no agent serves metrics")?.1;
+        Ok(address.split_whitespace().next().unwrap_or_default().parse()?)
     }
 
     /// The running agent's control socket.
@@ -158,6 +180,23 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child().id()
+    }
+
+    /// Its resident memory in KiB.
+    pub fn resident_kib(&self) -> anyhow::Result<usize> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS is missing")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    /// CPU time it has used so far.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        // Ticks of user and system time, see proc_pid_stat(5); the name in parentheses before them may hold blanks.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = fields.get(11..13).context("no times in the agent's stat")?;
+        let ticks = ticks.iter().map(|ticks| ticks.parse::<u64>()).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(10 * ticks))
     }
 
     /// How many descriptors it has open.
@@ -211,10 +250,16 @@ pub fn of<'k>(kept: &'k [Kept], id: &str) -> Option<&'k Kept> {
 
 /// A workload file's text for a pod: everything intercepted but the ports given as excluded.
 pub fn workload_file(world: &World, pod: Place, excluded_ports: &str) -> anyhow::Result<String> {
-    let path = world.namespace(pod)?.path();
-    Ok(format!(
+    let excluded = format!("istio-local-outbound-ports-exclude = \"{excluded_ports}\"\n");
+    Ok(workload_text(world.namespace(pod)?, &excluded))
+}
+
+/// A workload file's text: everything intercepted, but for what `settings` of the capture say.
+#[must_use]
+pub fn workload_text(pod: &Namespace, settings: &str) -> String {
+    format!(
         "netns = \"{}\"\n[capture]\nistio-service-cidr = \"*\"\nistio-inbound-ports = \"*\"\n\
-         istio-local-exclude-ports = \"15090,15021,15020\"\nistio-local-outbound-ports-exclude = \"{excluded_ports}\"\n",
-        path.display()
-    ))
+         istio-local-exclude-ports = \"15090,15021,15020\"\nipv6 = \"on\"\n{settings}",
+        pod.path().display()
+    )
 }

@@ -3,11 +3,14 @@
 pub mod agent;
 pub mod build;
 pub mod foreign;
+pub mod kept;
+pub mod traffic;
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    str::FromStr,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -30,9 +33,25 @@ pub fn runner() -> Runner {
 }
 
 /// Tells that a test has nothing to show on this machine, and why.
-#[expect(clippy::print_stderr, reason = "a test has no other way to tell")]
 pub fn skipped(reason: &anyhow::Error) {
-    eprintln!("skipped: {reason:#}");
+    tell(format_args!("skipped: {reason:#}"));
+}
+
+/// Tells a figure that a test saw and does not judge.
+#[expect(clippy::print_stderr, reason = "a test has no other way to tell")]
+pub fn tell(seen: fmt::Arguments<'_>) {
+    eprintln!("{seen}");
+}
+
+/// A number that an environment variable may set, for a run longer than the usual one.
+pub fn count<T: FromStr>(variable: &str, usual: T) -> anyhow::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    match env::var(variable) {
+        Ok(count) => count.parse().with_context(|| format!("{variable} is no number")),
+        Err(_) => Ok(usual),
+    }
 }
 
 /// Whether this kernel runs the eBPF data path, by what the probe says of it; says why if it does not.

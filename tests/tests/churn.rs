@@ -1,158 +1,103 @@
-//! Agents that are killed, restarted and replaced while connections go on; namespaces that come and go.
+//! Agents that are killed, restarted and replaced, and captures that change, while connections go on.
 //!
-//! `INTERCEPTOR_CHURN_ROUNDS` and `INTERCEPTOR_CHURN_NAMESPACES` make the runs longer.
+//! `INTERCEPTOR_CHURN_MINUTES` and `INTERCEPTOR_CHURN_PODS` make the run longer and wider.
 
 use std::{
-    env, fs,
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
 use interceptor::{
-    agent::WorkloadSpec,
-    parity::{
-        actor::{
-            Actor,
-            protocol::{Churn, Churned, Tallied},
-        },
-        plan::Place,
-        proxy,
-        scenario::APP,
-        world::{Layout, Namespace, World},
-    },
+    agent::Kept,
+    parity::world::{Layout, Namespace, World},
 };
 use interceptor_tests::{
     Product,
-    agent::{Home, of, workload_file},
+    agent::{Home, workload_text},
     build::other_build,
-    interceptor,
+    count, interceptor, tell,
+    traffic::{INBOUND_PORTS, OUTBOUND_PORTS, Traffic},
 };
 
-const PODS: [Place; 2] = [Place::Pod, Place::SecondPod];
-/// Connections that a client makes before it looks whether that is enough.
-const BATCH: u32 = 200;
+/// Number of the first pod; smaller ones belong to the world itself.
+const FIRST_POD: u8 = 3;
+/// Ways to end an agent, and builds to start in its place, come in every combination within so many rounds.
+const ROUNDS: usize = 10;
+/// One agent in so many may finish what it has to do.
+const SETTLE_EVERY: usize = 5;
 
 #[test]
 fn connections_notice_nothing_of_what_happens_to_agents() -> anyhow::Result<()> {
-    let rounds = count("INTERCEPTOR_CHURN_ROUNDS", 3)?;
-    let world = World::build(Layout { second_pod: true, ..Layout::default() })?;
-    let product = Product::new(&world)?;
-    let home = Home::new()?;
-    let builds = [other_build(&interceptor(), home.path())?, interceptor()];
-    for pod in PODS {
-        home.declare(&format!("{pod}.toml"), &workload_file(&world, pod, "")?)?;
-    }
-    let mut agent = home.start(&world, &product)?;
-    let listen = SocketAddr::from(([0; 4], proxy::OUTBOUND_PORT));
-    let mut proxies = Vec::new();
-    let mut clients = Vec::new();
-    for pod in PODS {
-        let mut proxy = Actor::start(&world, &interceptor(), pod, proxy::OWNER)?;
-        proxy.tally(listen)?;
-        proxies.push(proxy);
-        clients.push(Actor::start(&world, &interceptor(), pod, APP.owner)?);
-    }
-
-    let enough = AtomicBool::new(false);
-    let connected = thread::scope(|scope| -> anyhow::Result<Vec<u32>> {
-        let enough = &enough;
-        let running: Vec<_> = clients
-            .iter_mut()
-            .zip(1..)
-            .map(|(client, number)| {
-                let first = SocketAddr::from(([10, 88, number, 1], 1));
-                scope.spawn(move || connect_until(client, first, enough))
-            })
-            .collect();
-        let mut disturb = || -> anyhow::Result<()> {
-            for round in 0..rounds {
-                // A port that no client uses is excluded, another one each time.
-                let excluded = (20_000 + round).to_string();
-                for pod in PODS {
-                    home.declare(&format!("{pod}.toml"), &workload_file(&world, pod, &excluded)?)?;
-                }
-                // With the file just changed it dies in the middle of something, more often than not.
-                if round % 2 == 0 {
-                    agent.kill()?;
-                } else {
-                    agent.stop()?;
-                }
-                agent = home.start_build(&world, &product, &builds[round % 2])?;
-                home.wait_until(&product, |kept| {
-                    PODS.iter().all(|pod| {
-                        let spec = of(kept, &pod.to_string()).and_then(|kept| kept.spec.as_ref());
-                        spec.is_some_and(|spec| {
-                            spec.capture.istio_local_outbound_ports_exclude.as_ref() == Some(&excluded)
-                        })
-                    })
-                })?;
-            }
-            Ok(())
-        };
-        let disturbed = disturb();
-        enough.store(true, Ordering::Relaxed);
-        let mut connected = Vec::new();
-        for client in running {
-            connected.push(client.join().expect("a client's thread panicked")?);
-        }
-        disturbed.map(|()| connected)
-    })?;
-
-    for (proxy, connected) in proxies.iter_mut().zip(connected) {
-        assert_eq!(proxy.tallied()?, Tallied { right: connected, ..Tallied::default() });
-    }
-    assert_eq!(home.log().matches("trying again").count(), 0, "{}", home.log());
-    world.close()
-}
-
-#[test]
-fn short_lived_namespaces_leave_nothing() -> anyhow::Result<()> {
-    let namespaces = count("INTERCEPTOR_CHURN_NAMESPACES", 60)?;
+    let minutes: u64 = count("INTERCEPTOR_CHURN_MINUTES", 0)?;
+    let pods: u8 = count("INTERCEPTOR_CHURN_PODS", 3)?;
     let world = World::build(Layout::default())?;
     let product = Product::new(&world)?;
     let home = Home::new()?;
-    let agent = home.start(&world, &product)?;
-    let at_rest = agent.descriptors()?;
-    let pass = |namespaces: usize| -> anyhow::Result<()> {
-        for number in 0..namespaces {
-            let namespace = Namespace::create()?;
-            let capture = br#"{"pid": 1, "capture": {"istio-service-cidr": "*", "ipv6": "off"}}"#;
-            let spec = WorkloadSpec {
-                netns: Some(namespace.path()),
-                pid: None,
-                ..WorkloadSpec::from_json(capture)?
-            };
-            home.client(&product)?.enrol(&format!("short-{number}").parse()?, &spec)?;
+    let builds = [other_build(&interceptor(), home.path())?, interceptor()];
+    let pods = (FIRST_POD..FIRST_POD + pods)
+        .map(|number| Ok((number, world.add_pod(number)?)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    declare(&home, &pods, 0)?;
+    let mut agent = home.start(&world, &product)?;
+    let mut traffic = Traffic::prepare(&world, &pods)?;
+
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    let mut rounds = 0;
+    let connected = traffic.flow_during(|| {
+        while rounds < ROUNDS || Instant::now() < end {
+            rounds += 1;
+            declare(&home, &pods, rounds)?;
+            let build = &builds[rounds % 2];
+            // The files have just changed: it dies in the middle of something, a little later each time.
+            thread::sleep(Duration::from_millis((rounds as u64 * 37) % 500));
+            if rounds % 3 == 0 {
+                agent.stop()?;
+            } else {
+                agent.kill()?;
+            }
+            home.forget_reports()?;
+            if rounds % SETTLE_EVERY != 0 {
+                // It dies before it is ready, it may be while it replaces programs.
+                agent = home.spawn(&world, &product, build)?;
+                thread::sleep(Duration::from_millis((rounds as u64 * 531) % 3000));
+                continue;
+            }
+            agent = home.start_build(&world, &product, build)?;
+            home.wait_until(&product, |kept| {
+                kept.len() == pods.len() && kept.iter().all(|kept| is(kept, rounds))
+            })?;
         }
-        home.wait_until(&product, <[_]>::is_empty)?;
-        agent.wait_for_descriptors(at_rest)
-    };
-    pass(5)?;
-    pass(namespaces)?;
-    let status = product.status()?;
-    assert_eq!(status["workloads"].as_array().map(Vec::len), Some(0), "{status:#}");
-    assert_eq!(fs::read_dir(product.state_dir().join("v1/workloads"))?.count(), 0);
-    assert_eq!(fs::read_dir(home.run().join("kept"))?.count(), 0);
-    assert_eq!(fs::read_dir(home.run().join("enrolled"))?.count(), 0);
+        Ok(())
+    })?;
+    tell(format_args!(
+        "{rounds} rounds, {connected} connections: 0 failed, 0 bypassed, 0 wrong original destinations"
+    ));
+    assert_eq!(home.log().matches("trying again").count(), 0, "{}", home.log());
+    agent.stop()?;
     world.close()
 }
 
-/// Connects until told that it is enough; says how often. A connection that fails is an error.
-fn connect_until(client: &mut Actor, first: SocketAddr, enough: &AtomicBool) -> anyhow::Result<u32> {
-    let mut connected = 0;
-    while !enough.load(Ordering::Relaxed) {
-        let churned = client.churn(Churn { first, addresses: 250, count: BATCH })?;
-        ensure!(churned == Churned { connected: BATCH, failed: None }, "{churned:?}");
-        connected += BATCH;
+/// Declares another capture for each pod: another port excluded that no client uses, and the proxy's other ports.
+fn declare(home: &Home, pods: &[(u8, Namespace)], round: usize) -> anyhow::Result<()> {
+    for (number, pod) in pods {
+        let settings = format!(
+            "istio-local-outbound-ports-exclude = \"{}\"\nenvoy-port = \"{}\"\ninbound-capture-port = \"{}\"\n",
+            excluded(round),
+            OUTBOUND_PORTS[round % 2],
+            INBOUND_PORTS[round % 2]
+        );
+        home.declare(&format!("pod{number}.toml"), &workload_text(pod, &settings))?;
     }
-    Ok(connected)
+    Ok(())
 }
 
-fn count(variable: &str, usual: usize) -> anyhow::Result<usize> {
-    match env::var(variable) {
-        Ok(count) => count.parse().with_context(|| format!("{variable} is no number")),
-        Err(_) => Ok(usual),
-    }
+/// Whether the capture of a round is in force.
+fn is(kept: &Kept, round: usize) -> bool {
+    let spec = kept.spec.as_ref();
+    kept.fault.is_none()
+        && spec.is_some_and(|spec| spec.capture.istio_local_outbound_ports_exclude == Some(excluded(round)))
+}
+
+fn excluded(round: usize) -> String {
+    (20_000 + round % 10_000).to_string()
 }

@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use interceptor::parity::{
     actor::Actor,
     plan::Place,
@@ -18,7 +18,7 @@ use interceptor::parity::{
     scenario::APP,
     world::{Layout, World},
 };
-use interceptor_tests::{Product, agent::Home, interceptor};
+use interceptor_tests::{Product, agent::Home, interceptor, skipped};
 use serde_json::{Value, json};
 
 /// Where distributions put CNI plugins.
@@ -53,10 +53,7 @@ impl<'w> Runtime<'w> {
     ) -> anyhow::Result<Option<Self>> {
         let Some(real) = PLUGIN_FOLDERS.iter().map(Path::new).find(|folder| folder.join("bridge").exists())
         else {
-            #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-            {
-                eprintln!("skipped: no CNI plugins here; install containernetworking-plugins");
-            }
+            skipped(&anyhow!("no CNI plugins here: install containernetworking-plugins"));
             return Ok(None);
         };
         let plugins = home.path().join("plugins");

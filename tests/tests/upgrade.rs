@@ -1,32 +1,16 @@
 //! Another build takes over what is in force; what somebody removed by hand is mended or refused.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::Path,
-    process::Command,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::ensure;
 use aya::maps::MapInfo;
 use interceptor::parity::{
-    actor::{
-        Actor,
-        protocol::{Churn, Churned, Tallied},
-    },
     catalogue::INJECTED,
     plan::Place,
-    proxy,
-    scenario::APP,
     world::{Layout, World},
 };
-use interceptor_tests::{Product, build::other_build, interceptor};
+use interceptor_tests::{Product, build::other_build, interceptor, traffic::Traffic};
 
-/// Connections that a client makes before it looks whether that is enough.
-const BATCH: u32 = 200;
-const CLIENTS: u8 = 4;
 const UPGRADES: usize = 6;
 
 fn apply(world: &World, product: &Product<'_>, build: &Path) -> anyhow::Result<String> {
@@ -83,45 +67,10 @@ fn connections_notice_nothing_of_an_upgrade() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let builds = [other_build(&interceptor(), folder.path())?, interceptor()];
     apply(&world, &product, &interceptor())?;
-    let mut proxy = Actor::start(&world, &interceptor(), Place::Pod, proxy::OWNER)?;
-    proxy.tally(SocketAddr::from(([0; 4], proxy::OUTBOUND_PORT)))?;
-    let mut clients = (0..CLIENTS)
-        .map(|_| Actor::start(&world, &interceptor(), Place::Pod, APP.owner))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-
-    let enough = AtomicBool::new(false);
-    let connected = thread::scope(|scope| -> anyhow::Result<u32> {
-        let enough = &enough;
-        let running: Vec<_> = clients
-            .iter_mut()
-            .zip(1..)
-            .map(|(client, number)| {
-                let first = SocketAddr::from(([10, 88, number, 1], 1));
-                scope.spawn(move || connect_until(client, first, enough))
-            })
-            .collect();
-        let upgrades = (0..UPGRADES).try_for_each(|n| apply(&world, &product, &builds[n % 2]).map(drop));
-        enough.store(true, Ordering::Relaxed);
-        let mut connected = 0;
-        for client in running {
-            connected += client.join().expect("a client's thread panicked")?;
-        }
-        upgrades.map(|()| connected)
-    })?;
-
-    assert_eq!(proxy.tallied()?, Tallied { right: connected, ..Tallied::default() });
+    let pods = [(1, world.namespace(Place::Pod)?.clone())];
+    Traffic::prepare(&world, &pods)?
+        .flow_during(|| (0..UPGRADES).try_for_each(|n| apply(&world, &product, &builds[n % 2]).map(drop)))?;
     world.close()
-}
-
-/// Connects until told that it is enough; says how often. A connection that fails is an error.
-fn connect_until(client: &mut Actor, first: SocketAddr, enough: &AtomicBool) -> anyhow::Result<u32> {
-    let mut connected = 0;
-    while !enough.load(Ordering::Relaxed) {
-        let churned = client.churn(Churn { first, addresses: 250, count: BATCH })?;
-        ensure!(churned == Churned { connected: BATCH, failed: None }, "{churned:?}");
-        connected += BATCH;
-    }
-    Ok(connected)
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! The commands of this repository: `cargo xtask setup`, `test`, `vm` and `demo`.
+//! The commands of this repository: `cargo xtask setup`, `test`, `churn`, `vm` and `demo`.
 //!
 //! Nothing here may depend on the `interceptor` crate: its build needs the linker that `setup` installs.
 
 mod build;
+mod churn;
 mod demo;
 mod preflight;
 mod process;
@@ -25,6 +26,8 @@ enum Command {
     Setup,
     /// Build, then run every test: units, and behaviour in real namespaces (as root).
     Test(test::Options),
+    /// Run the node agent's long tests: churn, live changes, namespaces that come and go, many workloads (as root).
+    Churn(churn::Options),
     /// Run the behaviour tests on real kernels, in emulated machines.
     Vm(vm::Options),
     /// Show the same connections without interception, under iptables and under eBPF (as root).
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Setup => setup::run(),
         Command::Test(options) => test::run(options),
+        Command::Churn(options) => churn::run(&options),
         Command::Vm(options) => vm::run(&options),
         Command::Demo(options) => demo::run(&options),
     };

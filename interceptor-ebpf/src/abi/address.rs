@@ -169,6 +169,9 @@ impl Endpoint {
 }
 
 impl OriginalDestination {
+    /// None: nothing was rewritten.
+    pub const UNKNOWN: Self = Self(Endpoint::new(Address::UNSPECIFIED_V6, 0));
+
     /// Whether a destination was recorded: port 0 cannot be connected to by TCP.
     #[inline(always)]
     #[must_use]

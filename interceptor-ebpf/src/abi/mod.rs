@@ -10,6 +10,7 @@ mod label;
 mod pod;
 mod policy_table;
 mod socket;
+mod trace;
 mod workload;
 
 pub use self::{
@@ -18,6 +19,7 @@ pub use self::{
     label::Label,
     policy_table::{Entry, EntryKey, EntryWords, Marks, Subject},
     socket::{Role, SocketRecord},
+    trace::{Event, Point, TRACING_LOST, TRACING_UNTIL},
     workload::{Counters, Switches, Workload},
 };
 

@@ -29,8 +29,10 @@ pub struct Workload {
     pub dns_port: u16,
     /// The mark of packets that TPROXY must leave alone (`-t`).
     pub tproxy_mark: u32,
-    /// Always 0; makes it as long as every other entry.
-    pub reserved: [u32; 2],
+    /// The routing table of those packets (`-r`). No program reads it.
+    pub tproxy_table: u32,
+    /// What enrolment switched on in the namespace beside, for `release` to switch off. No program reads it.
+    pub switched_on: u32,
 }
 
 /// What a workload has switched on, so that look-ups with no possible answer are not made.
@@ -79,10 +81,13 @@ impl Workload {
         }
     }
 
-    /// Where a connection to `original` is rewritten to for a listener.
+    /// Where a connection to `original` is rewritten to for a listener. TPROXY rewrites nothing.
     #[inline(always)]
     #[must_use]
     pub fn target(&self, original: &OriginalDestination, listener: Listener) -> Target {
+        if listener.is_transparent() {
+            return Target(original.0);
+        }
         let spread = if original.0.address.is_v4() { Switches::SPREAD } else { Switches::SPREAD_V6 };
         let address = if self.any(spread) {
             original.spread_address()

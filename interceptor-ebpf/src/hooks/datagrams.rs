@@ -57,13 +57,14 @@ fn send(context: &SocketAddress) -> i32 {
     if context.endpoint().port != DNS_PORT {
         return ALLOW;
     }
-    outcome::tell(workload, &tables, ask(context, workload, &tables))
+    outcome::tell(workload, &tables, context, ask(context, workload, &tables))
 }
 
 /// Sends a query to the proxy.
 #[inline(always)]
 fn ask(context: &SocketAddress, workload: u64, tables: &KernelTables) -> Result<Reason, Failure> {
     let call = Call::of(context, Protocol::Udp, tables);
+    call.trace(workload, Protocol::Udp);
     let Some(listener) = call.decision.redirect() else {
         return Ok(call.decision.reason);
     };

@@ -67,7 +67,7 @@ fn answer(context: *mut bpf_sockopt, level: i32) {
     }
     let original = match record {
         Some(record) if record.original.is_known() => record.original.0,
-        Some(record) if record.role == Role::DIRECT => socket.remote(),
+        Some(record) if record.role == Role::DIRECT || record.role == Role::IMPERSONATING => socket.remote(),
         _ => socket.local(),
     };
     // A redirected connection whose own destination was lost has none to tell, and the target is nobody's business.

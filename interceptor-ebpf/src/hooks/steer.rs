@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks},
+    abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks, Point},
     policy::{Incoming, Reason, Tables as _, incoming},
 };
 
@@ -15,6 +15,7 @@ use crate::kernel::{
     count::count,
     maps::{LISTENERS, PENDING, WORKLOAD_COOKIE},
     tables::{Absent, KernelTables},
+    trace::{self, Told},
 };
 
 #[sk_lookup]
@@ -30,19 +31,17 @@ fn steer(context: SkLookupContext) -> u32 {
         Err(Absent::Broken) => return refuse(workload, Reason::TableMissing),
     };
     let flow = lookup.flow(workload);
-    // nat's PREROUTING never sees a packet that began in this namespace; only connections redirected at connect are
+    // nat's PREROUTING never sees a packet that began in this namespace; of those, only connections noted at connect are
     // ours here. The interface does not tell: for the pod's own address it is the pod's.
+    if let Some(pending) = PENDING.get_ptr(&flow) {
+        // SAFETY: reading one word of a map value.
+        let listener = unsafe { (*pending).listener };
+        return if listener == Listener::NONE { SK_PASS } else { assign(&context, workload, listener) };
+    }
     if tables.is_local(&flow.client.address) {
-        return match PENDING.get_ptr(&flow) {
-            // SAFETY: reading one word of a map value.
-            Some(pending) => assign(&context, workload, unsafe { (*pending).listener }),
-            None if flow.target.0.address.is_spread()
-                && tables.workload().is_proxy_port(flow.target.0.port) =>
-            {
-                refuse(workload, Reason::OriginalUnknown)
-            }
-            None => SK_PASS,
-        };
+        let redirected =
+            flow.target.0.address.is_spread() && tables.workload().is_proxy_port(flow.target.0.port);
+        return if redirected { refuse(workload, Reason::OriginalUnknown) } else { SK_PASS };
     }
     let destination = tables.address(&flow.target.0.address).map_or(Marks::default(), |entry| entry.marks);
     let facts = Incoming {
@@ -52,12 +51,21 @@ fn steer(context: SkLookupContext) -> u32 {
         interface: lookup.interface(),
     };
     let decision = incoming(&facts, &tables);
-    if let Some(listener) = decision.redirect()
-        && assign(&context, workload, listener) == SK_DROP
-    {
+    let listener = decision.redirect();
+    let refused = listener.is_some_and(|listener| assign(&context, workload, listener) == SK_DROP);
+    let reason = if refused { Reason::NoListener } else { decision.reason };
+    trace::tell(&Told {
+        workload,
+        source: &flow.client,
+        destination: &flow.target.0,
+        reason,
+        listener: listener.unwrap_or(Listener::NONE),
+        point: Point::ARRIVE,
+    });
+    if refused {
         return SK_DROP;
     }
-    count(workload, decision.reason);
+    count(workload, reason);
     SK_PASS
 }
 

@@ -8,3 +8,4 @@ pub(crate) mod maps;
 pub(crate) mod outcome;
 pub(crate) mod records;
 pub(crate) mod tables;
+pub(crate) mod trace;

@@ -45,7 +45,7 @@ pub fn outgoing(facts: &Outgoing<'_>, tables: &impl Tables) -> Decision {
     let decision = tables.settled(by_nat(facts, tables));
     let tproxy = tables.workload().any(Switches::TPROXY);
     if tproxy && decision.passes() && is_tproxied_self_call(facts, tables) {
-        return redirect(Listener::INBOUND_LOCAL, Reason::ProxyToItself);
+        return redirect(Listener::INBOUND, Reason::ProxyToItself);
     }
     decision
 }

@@ -17,6 +17,7 @@ use super::{
     spec::{WorkloadId, WorkloadSpec},
     store::Store,
 };
+use crate::explain::{Explanation, Question};
 
 /// How long an answer may take. Enrolling takes milliseconds; an agent that starts with a thousand workloads has to
 /// bring them up first.
@@ -76,6 +77,12 @@ impl Client {
     /// Releases a workload.
     pub fn release(&self, id: &WorkloadId) -> Result<(), ClientError> {
         self.expect(Method::DELETE, &format!("/v1/workloads/{id}"), Vec::new()).map(drop)
+    }
+
+    /// What becomes of a connection under a workload's capture.
+    pub fn explain(&self, id: &WorkloadId, question: &Question) -> Result<Explanation, ClientError> {
+        let body = serde_json::to_vec(question).map_err(|error| self.broken(error))?;
+        self.decode(&self.expect(Method::POST, &format!("/v1/workloads/{id}/explain"), body)?)
     }
 
     fn expect(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {

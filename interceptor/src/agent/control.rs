@@ -7,6 +7,7 @@
 //! | `GET /v1/workloads/ID` | one of them |
 //! | `PUT /v1/workloads/ID` with a [`WorkloadSpec`] | enrols or changes it; answers when it is in force: [`Kept`] |
 //! | `DELETE /v1/workloads/ID` | releases it: 204 |
+//! | `POST /v1/workloads/ID/explain` with a [`Question`] | what becomes of that connection there: [`Explanation`] |
 //! | `GET /v1/status` | everything in force, with counters, also what `apply` enrolled: [`Status`](crate::datapath::Status) |
 //!
 //! An error is answered by `{"error": SENTENCE}` with status 400 (the request is wrong), 404 (no such workload), 409
@@ -27,7 +28,7 @@ use axum::{
     extract::{DefaultBodyLimit, Path as UrlPath, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
@@ -36,7 +37,11 @@ use super::{
     keeper::{Keeper, Kept, Refusal},
     spec::{MOST_BYTES, WorkloadId, WorkloadSpec},
 };
-use crate::datapath;
+use crate::{
+    datapath,
+    explain::{Explanation, Question},
+    netns::Netns,
+};
 
 /// Who serves a control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +92,7 @@ fn routes(keeper: Keeper, about: About) -> Router {
         .route("/v1/agent", get(agent))
         .route("/v1/workloads", get(list))
         .route("/v1/workloads/{id}", get(show).put(enrol).delete(release))
+        .route("/v1/workloads/{id}/explain", post(explain))
         .route("/v1/status", get(status))
         .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this path"))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
@@ -134,6 +140,29 @@ async fn release(State(control): State<Arc<Control>>, UrlPath(id): UrlPath<Strin
     match control.keeper.release(id).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn explain(State(control): State<Arc<Control>>, UrlPath(id): UrlPath<String>, body: Bytes) -> Response {
+    let id = match parse(&id) {
+        Ok(id) => id,
+        Err(response) => return *response,
+    };
+    let question: Question = match serde_json::from_slice(&body) {
+        Ok(question) => question,
+        Err(error) => return fault(StatusCode::BAD_REQUEST, format!("the question: {error}")),
+    };
+    let Some(kept) = control.keeper.view().workloads.remove(&id) else {
+        return refused(&Refusal::Unknown(id));
+    };
+    let answer = move || -> anyhow::Result<Explanation> {
+        let (spec, netns) = kept.spec.zip(kept.netns).context("it is not under interception yet")?;
+        Explanation::of(&spec.capture(&Netns::open(&netns)?)?, &question)
+    };
+    match tokio::task::spawn_blocking(answer).await {
+        Ok(Ok(explanation)) => Json(explanation).into_response(),
+        Ok(Err(error)) => fault(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
+        Err(error) => fault(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }
 

@@ -25,7 +25,10 @@ use std::{
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 pub use self::{
     absent::release_without_agent,
@@ -92,6 +95,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         state = %options.state.display(),
         control = %socket.display(),
+        metrics = metrics.as_ref().map(TcpListener::local_addr).transpose()?.map(tracing::field::display),
         "started"
     );
 

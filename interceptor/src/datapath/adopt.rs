@@ -1,29 +1,26 @@
 //! Listeners of a proxy that is older than its interception: the kernel tells our programs only of later ones.
 
 use std::{
-    collections::HashSet,
-    fs,
+    collections::{HashMap, HashSet},
+    fs, io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
 };
 
 use aya::maps::{Map, MapData, MapError, SkStorage, SockHash};
 use interceptor_ebpf::abi::{LISTENER_SLOTS, Listener, ListenerKey, SocketRecord, Workload};
-use procfs::{
-    ProcResult,
-    net::TcpState,
-    process::{FDTarget, Process},
-};
+use procfs::process::FDTarget;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::DatapathError;
+use super::{
+    DatapathError,
+    listening::{Listening, listening},
+};
 use crate::netns::Netns;
 
-/// A socket that listens on a port of the proxy.
-struct Listening {
-    inode: u64,
-    local: std::net::SocketAddr,
-}
+/// What is said where the kernel lists no sockets (`CONFIG_INET_DIAG`).
+const NO_DIAGNOSIS: &str = "the kernel does not list listening sockets (module tcp_diag): if the proxy is already \
+                            running, restart it, or redirected connections are refused";
 
 /// Puts the proxy's listening sockets under the care of our programs, as they would have done themselves.
 /// Returns a sentence for each that could not be.
@@ -33,18 +30,27 @@ pub(super) fn listeners(
     cookie: u64,
     workload: &Workload,
 ) -> Result<Vec<String>, DatapathError> {
-    let listening = netns.run(|| listening(workload))?.map_err(|source| DatapathError::Sockets { source })?;
+    let listening = match netns.run(listening)? {
+        Ok(all) => {
+            all.into_iter().filter(|found| workload.is_proxy_port(found.local.port())).collect::<Vec<_>>()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(vec![NO_DIAGNOSIS.to_owned()]);
+        }
+        Err(source) => return Err(DatapathError::Sockets { source }),
+    };
     if listening.is_empty() {
         return Ok(Vec::new());
     }
     let mut sockets = open(maps.join("SOCKETS").as_path(), Map::SkStorage)?;
     let mut listeners = open(maps.join("LISTENERS").as_path(), Map::SockHash)?;
     let mut left = Vec::new();
+    let borrowed = borrow(listening.iter().map(|found| found.inode).collect());
     for found in &listening {
-        let adopted = match borrow(found.inode) {
+        let adopted = match borrowed.get(&found.inode) {
             None => Err("no process shows it".to_owned()),
             Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(socket)) => adopt(&mut sockets, &mut listeners, &socket, found, cookie, workload),
+            Some(Ok(socket)) => adopt(&mut sockets, &mut listeners, socket, found, cookie, workload),
         };
         if let Err(reason) = adopted {
             left.push(format!(
@@ -55,18 +61,6 @@ pub(super) fn listeners(
         }
     }
     Ok(left)
-}
-
-/// The listening sockets on the workload's proxy ports, in the calling thread's namespace.
-fn listening(workload: &Workload) -> ProcResult<Vec<Listening>> {
-    // procfs follows no links, so /proc/thread-self must be spelt out.
-    let thread = Process::new_with_root(format!("/proc/self/task/{}", nix::unistd::gettid()).into())?;
-    // A kernel without IPv6 has no second file.
-    let entries = thread.tcp()?.into_iter().chain(thread.tcp6().unwrap_or_default());
-    Ok(entries
-        .filter(|entry| entry.state == TcpState::Listen && workload.is_proxy_port(entry.local_address.port()))
-        .map(|entry| Listening { inode: entry.inode, local: entry.local_address })
-        .collect())
 }
 
 fn adopt(
@@ -102,8 +96,7 @@ fn keep(
         let key = ListenerKey { workload, listener, slot };
         match listeners.insert(&key, socket.as_raw_fd(), BPF_NOEXIST) {
             Ok(()) => return Ok(()),
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(root(&error)),
         }
     }
@@ -111,31 +104,35 @@ fn keep(
     Ok(())
 }
 
-/// A descriptor of our own for the socket with this inode, from whichever process has it (Linux 5.6).
-fn borrow(inode: u64) -> Option<rustix::io::Result<OwnedFd>> {
-    let mut refused = None;
-    let mut asked = HashSet::new();
-    for process in procfs::process::all_processes().ok()?.flatten() {
+/// Descriptors of our own for the sockets with these inodes, each from whichever process has it (Linux 5.6); for one that
+/// processes show and do not give, the last refusal. There may be thousands of processes: they are gone through once.
+fn borrow(mut wanted: HashSet<u64>) -> HashMap<u64, rustix::io::Result<OwnedFd>> {
+    let mut borrowed = HashMap::new();
+    for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+        if wanted.is_empty() {
+            break;
+        }
         // A process may end, or hide its descriptors, while we look.
         let Ok(descriptors) = process.fd() else { continue };
         for descriptor in descriptors.flatten() {
-            if !matches!(descriptor.target, FDTarget::Socket(socket) if socket == inode)
-                || !asked.insert(process.pid)
-            {
+            let FDTarget::Socket(inode) = descriptor.target else { continue };
+            if !wanted.contains(&inode) {
                 continue;
             }
             let Some(pid) = Pid::from_raw(process.pid) else { continue };
-            let borrowed = pidfd_open(pid, PidfdFlags::empty())
+            let socket = pidfd_open(pid, PidfdFlags::empty())
                 .and_then(|process| pidfd_getfd(process.as_fd(), descriptor.fd, PidfdGetfdFlags::empty()));
-            match borrowed {
-                Ok(socket) if is_socket(&socket, inode) => return Some(Ok(socket)),
-                // The number was reused for something else in between.
-                Ok(_) => {}
-                Err(error) => refused = Some(Err(error)),
+            // The number may have been reused for something else in between.
+            if socket.as_ref().is_ok_and(|socket| !is_socket(socket, inode)) {
+                continue;
             }
+            if socket.is_ok() {
+                wanted.remove(&inode);
+            }
+            borrowed.insert(inode, socket);
         }
     }
-    refused
+    borrowed
 }
 
 fn is_socket(socket: &OwnedFd, inode: u64) -> bool {

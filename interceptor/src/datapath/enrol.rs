@@ -12,16 +12,17 @@ use nix::net::if_::if_nameindex;
 use super::{
     DatapathError, Enforcement, Interfaces, PolicyTable, adopt,
     maps::Maps,
-    object::CGROUP_HOOKS,
+    marked::Marked,
+    object::{CGROUP_HOOKS, STEER},
     repair, rights,
     state::State,
     status::path_of,
     sys::{self, AttachType},
     tenure,
-    upgrade::{Build, Verified, remember, upgrade},
+    upgrade::{Build, Verified, remember, remember_first, upgrade},
 };
 use crate::{
-    capture::{Capture, InboundMode},
+    capture::Capture,
     cgroup::Cgroup,
     netns::Netns,
     routes::{self, Route},
@@ -108,12 +109,6 @@ pub fn check_reach(capture: &Capture) -> Result<(), DatapathError> {
             "traffic of a virtual machine is forwarded and passes no socket of the workload",
         );
     }
-    if capture.inbound_mode == InboundMode::Tproxy {
-        return refuse(
-            "--istio-inbound-interception-mode TPROXY",
-            "the eBPF data path redirects, it does not TPROXY",
-        );
-    }
     Ok(())
 }
 
@@ -139,9 +134,18 @@ fn enrol_locked(
     let has_ipv6 = enrolment.capture.ipv6 && enrolment.netns.run(routes::add_local_ipv6)??;
     let spread_v6 = enrolment.spread && has_ipv6;
     undo.local_ipv6 = has_ipv6 && before.is_none();
+    let marked = Marked::of(enrolment.capture);
+    let marked_before = before.as_ref().and_then(Marked::noted);
+    let added = marked.map_or(Ok(0), |marked| marked.add(enrolment.netns, enrolment.capture.ipv6))?;
+    undo.marked = marked.filter(|_| marked != marked_before).map(|marked| (marked, added));
+    let switched_on = added | before.map_or(0, |before| before.switched_on);
     let View { routes, interfaces, mut shortfalls } = View::of(enrolment.netns, enrolment.capture)?;
-    let enforcement =
-        Enforcement { spread_v4: enrolment.spread, spread_v6, bypass_on_error: enrolment.bypass_on_error };
+    let enforcement = Enforcement {
+        spread_v4: enrolment.spread,
+        spread_v6,
+        bypass_on_error: enrolment.bypass_on_error,
+        switched_on: if marked.is_some() { switched_on } else { 0 },
+    };
     let table = PolicyTable::build(enrolment.capture, &routes, &interfaces, enforcement);
     maps.register(workload, &label(enrolment.netns)?)?;
     // Before the switch, so that no connection finds the proxy without its listeners; and after it, because one that
@@ -163,6 +167,9 @@ fn enrol_locked(
         changed = true;
     }
     undo.keep();
+    if let Some(unused) = marked_before.filter(|_| marked != marked_before) {
+        unused.remove(enrolment.netns, if marked.is_some() { 0 } else { switched_on })?;
+    }
     if enrolment.capture.ipv6 && !has_ipv6 {
         shortfalls.push(
             "the namespace has IPv6 switched off on lo: redirected IPv6 connections will fail".to_owned(),
@@ -209,11 +216,15 @@ fn take_out(state: &Path, workload: u64, netns: Option<&Netns>) -> Result<bool, 
 /// Takes a workload out of the maps, and what was added for it out of its namespace, which is searched for if not given.
 fn release_workload(maps: &mut Maps, workload: u64, netns: Option<&Netns>) -> Result<(), DatapathError> {
     let label = maps.label(workload)?;
+    let was = maps.workload(workload)?;
     maps.remove(workload)?;
     let find = |label: Label| Netns::find(workload, label.inode, Path::new(&path_of(&label)));
     let found = if netns.is_none() { label.and_then(find) } else { None };
     if let Some(netns) = netns.or(found.as_ref()) {
         netns.run(routes::remove_local_ipv6)??;
+        if let Some((was, marked)) = was.and_then(|was| Some((was, Marked::noted(&was)?))) {
+            marked.remove(netns, was.switched_on)?;
+        }
     }
     Ok(())
 }
@@ -277,17 +288,19 @@ struct Undo<'a> {
     netns: &'a Netns,
     pins: Vec<PathBuf>,
     local_ipv6: bool,
+    marked: Option<(Marked, u32)>,
 }
 
 impl<'a> Undo<'a> {
     fn of(netns: &'a Netns) -> Self {
-        Self { netns, pins: Vec::new(), local_ipv6: false }
+        Self { netns, pins: Vec::new(), local_ipv6: false, marked: None }
     }
 
     /// Everything succeeded.
     fn keep(&mut self) {
         self.pins.clear();
         self.local_ipv6 = false;
+        self.marked = None;
     }
 }
 
@@ -299,6 +312,9 @@ impl Drop for Undo<'_> {
         }
         if self.local_ipv6 {
             let _unreported = self.netns.run(routes::remove_local_ipv6);
+        }
+        if let Some((marked, switched_on)) = self.marked {
+            let _unreported = marked.remove(self.netns, switched_on);
         }
     }
 }
@@ -325,7 +341,8 @@ pub(super) fn attach_steering(
         return Ok(false);
     }
     let program = build.object()?.load_steering()?;
-    attach_and_pin("steer", program, netns.file(), netns.path(), AttachType::SkLookup, &pin)?;
+    attach_and_pin(STEER, program, netns.file(), netns.path(), AttachType::SkLookup, &pin)?;
+    remember_first(state, STEER, program)?;
     Ok(true)
 }
 

@@ -131,7 +131,7 @@ pub enum DatapathError {
     #[error("cannot list the listening sockets of the namespace: {source}")]
     Sockets {
         /// What went wrong.
-        source: procfs::ProcError,
+        source: io::Error,
     },
     /// The interfaces of the namespace cannot be listed.
     #[error("cannot list the interfaces of the namespace: {source}")]
@@ -147,6 +147,17 @@ pub enum DatapathError {
         /// What the kernel said.
         source: Box<aya::maps::MapError>,
     },
+    /// Nothing is installed in the state folder.
+    #[error("nothing is installed under {folder}; `interceptor apply` puts a workload under interception")]
+    NotInstalled {
+        /// The state folder.
+        folder: PathBuf,
+    },
+    /// Decisions are being read by another process.
+    #[error(
+        "another `interceptor trace` is reading, and a decision is told once; end it, and wait 3 seconds if it was killed"
+    )]
+    TraceRuns,
     /// The namespace is not under interception.
     #[error(
         "the network namespace {path} is not under interception; `interceptor status` lists those that are"

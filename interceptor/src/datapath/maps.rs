@@ -19,8 +19,8 @@ use super::{DatapathError, PolicyTable};
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// Names of the maps that are pinned.
-pub(super) const PINNED: [&str; 7] =
-    ["WORKLOADS", "COUNTERS", "LABELS", "PENDING", "RESOLVERS", "LISTENERS", "SOCKETS"];
+pub(super) const PINNED: [&str; 9] =
+    ["WORKLOADS", "COUNTERS", "LABELS", "PENDING", "RESOLVERS", "LISTENERS", "SOCKETS", "TRACE", "TRACING"];
 
 type Trie = LpmTrie<MapData, EntryKey, Entry>;
 

@@ -7,7 +7,9 @@ mod collect;
 mod enrol;
 mod error;
 mod gauges;
+mod listening;
 mod maps;
+mod marked;
 mod neighbours;
 mod object;
 mod rehearsal;
@@ -18,6 +20,7 @@ mod status;
 mod sys;
 mod table;
 mod tenure;
+mod trace;
 pub(crate) mod trial;
 mod upgrade;
 
@@ -34,6 +37,7 @@ pub use self::{
     status::{HookStatus, Status, WorkloadStatus, enforced, status},
     table::{DNS_PORT, Enforcement, Interfaces, PolicyTable},
     tenure::Tenure,
+    trace::{Decided, Trace},
     upgrade::Verified,
 };
 

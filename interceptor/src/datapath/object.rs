@@ -48,13 +48,16 @@ impl Object {
     /// Opens the object. Maps not yet pinned in `maps` are made and pinned there. `workload` is the namespace that
     /// `steer` is for.
     pub(super) fn open(maps: &Path, workload: u64) -> Result<Self, DatapathError> {
-        // Where nobody can tell, a refused connection fails with the kernel's own errno.
-        let has_set_retval = trial::helper(AttachType::Connect4, trial::SET_RETVAL).unwrap_or(false);
-        let has_set_retval = u8::from(has_set_retval);
+        // Where nobody can tell, a refused connection fails with the kernel's own errno, and a trace names no process.
+        let has = |helper| u8::from(trial::helper(AttachType::Connect4, helper).unwrap_or(false));
+        let has_set_retval = has(trial::SET_RETVAL);
+        let (has_process, has_command) = (has(trial::CURRENT_PROCESS), has(trial::CURRENT_COMMAND));
         let ebpf = EbpfLoader::new()
             .default_map_pin_directory(maps)
             .override_global("WORKLOAD_COOKIE", &workload, true)
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+            .override_global("HAS_PROCESS", &has_process, true)
+            .override_global("HAS_COMMAND", &has_command, true)
             .load(OBJECT)
             .map_err(|source| DatapathError::Object(Box::new(source)))?;
         Ok(Self { ebpf })

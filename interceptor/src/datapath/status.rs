@@ -6,7 +6,13 @@ use interceptor_ebpf::abi::{Label, Switches, Workload};
 use serde::Serialize;
 
 use super::{
-    DatapathError, PolicyTable, enrol::existing_link, maps::Maps, object::CGROUP_HOOKS, rights, state::State,
+    DatapathError, PolicyTable,
+    enrol::existing_link,
+    maps::Maps,
+    object::{CGROUP_HOOKS, STEER},
+    rights,
+    state::State,
+    upgrade::verified_instructions,
 };
 
 /// Everything in force under one state folder.
@@ -16,6 +22,8 @@ pub struct Status {
     pub state: PathBuf,
     /// The cgroup hooks.
     pub hooks: Vec<HookStatus>,
+    /// How many instructions the verifier followed in the program that steers arriving connections.
+    pub steering_instructions: Option<u32>,
     /// The workloads.
     pub workloads: Vec<WorkloadStatus>,
     /// Redirected connections that wait for the proxy's socket.
@@ -35,6 +43,8 @@ pub struct HookStatus {
     pub program: Option<u32>,
     /// Id of the cgroup it is attached to.
     pub cgroup: Option<u64>,
+    /// How many instructions the verifier followed, over all ways through the program, as the kernel tells.
+    pub verified_instructions: Option<u32>,
 }
 
 /// One workload.
@@ -65,6 +75,8 @@ pub struct WorkloadStatus {
 pub struct ReasonCount {
     /// Name of the reason.
     pub reason: &'static str,
+    /// What became of those connections: `REDIRECT`, `RETURN` (it went where it wanted to) or `REJECT`.
+    pub target: &'static str,
     /// How often.
     pub count: u64,
 }
@@ -82,16 +94,19 @@ pub fn status(folder: &Path) -> Result<Status, DatapathError> {
             link: link.map(|link| link.id),
             program: link.map(|link| link.program),
             cgroup: link.map(|link| link.attached_to),
+            verified_instructions: verified_instructions(&state, name),
         });
     }
+    status.steering_instructions = verified_instructions(&state, STEER);
     let maps = Maps::open(&state.maps())?;
     status.pending = maps.pending();
     for cookie in maps.all()? {
         let steered = existing_link(&state.steering(cookie))?.is_some_and(|link| link.attached_to != 0);
-        let connections = maps
-            .counts(cookie)?
-            .into_iter()
-            .map(|(reason, count)| ReasonCount { reason: reason.name(), count });
+        let connections = maps.counts(cookie)?.into_iter().map(|(reason, count)| ReasonCount {
+            reason: reason.name(),
+            target: reason.target(),
+            count,
+        });
         let workload = maps.workload(cookie)?.unwrap_or_default();
         status.workloads.push(describe(
             cookie,

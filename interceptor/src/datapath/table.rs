@@ -8,6 +8,7 @@ use std::{
 use interceptor_ebpf::abi::{Address, Entry, EntryKey, Marks, Subject, Switches, Workload};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::marked::Marked;
 use crate::{
     capture::{
         Capture, Dns, InboundMode, InboundPorts, OutboundCidrs, OwnerGroups, PortRange, Quirks, SelfCalls,
@@ -46,6 +47,8 @@ pub struct Enforcement {
     pub spread_v6: bool,
     /// Let a connection pass that cannot be redirected, instead of refusing it.
     pub bypass_on_error: bool,
+    /// What enrolment switched on in the namespace, for `release` to switch off.
+    pub switched_on: u32,
 }
 
 impl PolicyTable {
@@ -287,7 +290,8 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
         tunnel_port: capture.tunnel_port,
         dns_port: DNS_PORT,
         tproxy_mark: capture.tproxy_mark,
-        reserved: [0; 2],
+        tproxy_table: Marked::of(capture).map_or(0, Marked::table),
+        switched_on: enforcement.switched_on,
     }
 }
 

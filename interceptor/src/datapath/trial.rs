@@ -18,6 +18,12 @@ pub(crate) type Answer = io::Result<bool>;
 /// Number of the helper `bpf_set_retval` in linux/bpf.h.
 pub(crate) const SET_RETVAL: u16 = 187;
 
+/// Number of the helper `bpf_get_current_pid_tgid`.
+pub(crate) const CURRENT_PROCESS: u16 = 14;
+
+/// Number of the helper `bpf_get_current_comm`.
+pub(crate) const CURRENT_COMMAND: u16 = 16;
+
 /// A map to be made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {

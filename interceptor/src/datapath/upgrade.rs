@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::MapInfo;
+use aya::{maps::MapInfo, programs::ProgramInfo};
 
 use super::{
     DatapathError,
@@ -161,6 +161,21 @@ pub(super) fn remember(state: &State, name: &str, program: BorrowedFd<'_>) -> Re
     let pin = own.join(name);
     remove_pin(&pin)?;
     sys::pin(program, &pin).map_err(|source| DatapathError::State { folder: pin, source })
+}
+
+/// How many instructions the verifier followed in a program of this build, over all ways through it: none if the program
+/// is not in force, or the kernel does not tell (before Linux 5.16).
+pub(super) fn verified_instructions(state: &State, name: &str) -> Option<u32> {
+    ProgramInfo::from_pin(folder_of_build(state).join(name)).ok()?.verified_instruction_count()
+}
+
+/// Pins a program as this build's unless one of this name is already.
+pub(super) fn remember_first(
+    state: &State,
+    name: &str,
+    program: BorrowedFd<'_>,
+) -> Result<(), DatapathError> {
+    if folder_of_build(state).join(name).exists() { Ok(()) } else { remember(state, name, program) }
 }
 
 fn folder_of_build(state: &State) -> PathBuf {

@@ -145,7 +145,7 @@ pub(super) fn join(host: &str, port: &str) -> String {
 /// One veth link of a world, between a pod and the peer.
 pub(super) struct Link {
     /// The link's name in the peer; in the pod it is always `eth0`.
-    pub(super) peer_name: &'static str,
+    pub(super) peer_name: String,
     /// The pod's addresses with their prefix lengths.
     pub(super) pod: [(IpAddr, u8); 2],
     /// The peer's addresses with their prefix lengths: the pod's gateways.
@@ -160,8 +160,13 @@ impl Link {
             Place::SecondPod => (2, "pod2"),
             Place::Peer => return None,
         };
+        Some(Self::numbered(subnet, peer_name.to_owned()))
+    }
+
+    /// The link of the network with this number, which no other pod may have.
+    pub(super) fn numbered(subnet: u8, peer_name: String) -> Self {
         let v4 = |host| IpAddr::V4(Ipv4Addr::new(10, 77, subnet, host));
         let v6 = |host| IpAddr::V6(Ipv6Addr::new(0xfd77, subnet.into(), 0, 0, 0, 0, 0, host));
-        Some(Self { peer_name, pod: [(v4(2), 24), (v6(2), 64)], peer: [(v4(1), 24), (v6(1), 64)] })
+        Self { peer_name, pod: [(v4(2), 24), (v6(2), 64)], peer: [(v4(1), 24), (v6(1), 64)] }
     }
 }

@@ -12,7 +12,7 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use super::{RoutesError, with_netlink};
 
 /// Index of `lo` in every namespace (net/core/dev.c keeps it at 1).
-const LOOPBACK_INTERFACE: u32 = 1;
+pub(super) const LOOPBACK_INTERFACE: u32 = 1;
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
 const LOCAL_TABLE: u32 = 255;
 

@@ -6,6 +6,7 @@
 //! metrics, preferred sources and table order are the kernel's own doing.
 
 mod local;
+mod marked;
 mod netlink;
 mod representative;
 mod rules;
@@ -17,6 +18,7 @@ use thiserror::Error;
 
 pub use self::{
     local::{add_local_ipv6, remove_local_ipv6},
+    marked::{add_marked, remove_marked},
     netlink::{is_neighbour, read},
     rules::policy_rules,
 };
@@ -57,6 +59,14 @@ pub enum RoutesError {
     /// No netlink socket.
     #[error("cannot open a netlink socket in the namespace: {0}")]
     Socket(#[from] std::io::Error),
+    /// A switch of the namespace cannot be read or set.
+    #[error("cannot switch on or off {path}, which TPROXY's way back needs: {source}")]
+    Switch {
+        /// The switch.
+        path: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A request failed.
     #[error("cannot {what} in the namespace by netlink: {source}")]
     Request {

@@ -48,7 +48,8 @@ fn priority(rule: &RuleMessage) -> u32 {
     given.unwrap_or(0)
 }
 
-fn table(rule: &RuleMessage) -> u32 {
+/// The table a rule leads to.
+pub(super) fn table(rule: &RuleMessage) -> u32 {
     let given = rule.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Table(table) => Some(*table),
         _ => None,
@@ -56,13 +57,19 @@ fn table(rule: &RuleMessage) -> u32 {
     given.unwrap_or_else(|| u32::from(rule.header.table))
 }
 
+/// The mark a rule is for.
+pub(super) fn mark(rule: &RuleMessage) -> Option<u32> {
+    rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::FwMark(mark) => Some(*mark),
+        _ => None,
+    })
+}
+
 fn describe(rule: &RuleMessage, option: &str) -> String {
     let mut text = format!("priority {}, table {}", priority(rule), table(rule));
-    for attribute in &rule.attributes {
-        if let RuleAttribute::FwMark(mark) = attribute {
-            // Writing to a string cannot fail.
-            let _ = write!(text, ", mark {mark}");
-        }
+    if let Some(mark) = mark(rule) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", mark {mark}");
     }
     format!("{text} (`ip {option} rule` shows it whole)")
 }

@@ -23,7 +23,10 @@ use serde::de::DeserializeOwned;
 
 pub use self::process::serve_requests;
 use self::protocol::{Answer, Churn, Churned, Connected, Datagram, Outcome, Request, Sighting, Tallied};
-use super::{plan::Place, world::World};
+use super::{
+    plan::Place,
+    world::{Namespace, World},
+};
 
 /// Owner of a process: user and group id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +46,17 @@ pub struct Actor {
 impl Actor {
     /// Starts an actor; `interceptor` is the path of the `interceptor` command.
     pub fn start(world: &World, interceptor: &Path, place: Place, owner: Owner) -> anyhow::Result<Self> {
-        let mut command = world.actor_command(interceptor, place, owner)?;
+        Self::start_in(world, interceptor, world.namespace(place)?, owner)
+    }
+
+    /// Starts an actor in any namespace.
+    pub fn start_in(
+        world: &World,
+        interceptor: &Path,
+        namespace: &Namespace,
+        owner: Owner,
+    ) -> anyhow::Result<Self> {
+        let mut command = world.actor_command(interceptor, namespace, owner);
         let child = world.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         Self::of(&mut child.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -87,7 +100,26 @@ impl Actor {
 
     /// Becomes a proxy; see [`Request::Proxy`].
     pub fn proxy(&mut self, outbound: &[SocketAddr], inbound: &[SocketAddr]) -> anyhow::Result<()> {
-        self.request(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec() })
+        self.be_proxy(outbound, inbound, None)
+    }
+
+    /// Becomes a proxy in TPROXY mode, whose connections to the workload have this mark.
+    pub fn transparent_proxy(
+        &mut self,
+        outbound: &[SocketAddr],
+        inbound: &[SocketAddr],
+        mark: u32,
+    ) -> anyhow::Result<()> {
+        self.be_proxy(outbound, inbound, Some(mark))
+    }
+
+    fn be_proxy(
+        &mut self,
+        outbound: &[SocketAddr],
+        inbound: &[SocketAddr],
+        mark: Option<u32>,
+    ) -> anyhow::Result<()> {
+        self.request(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec(), mark })
     }
 
     /// What this server or proxy accepted since the last call.

@@ -57,8 +57,8 @@ impl State {
                 server::serve(&name, &tcp, &udp, &self.log)
                     .with_context(|| format!("cannot serve as {name}"))?,
             ),
-            Request::Proxy { outbound, inbound } => {
-                to_value(proxy::serve(&outbound, &inbound, &self.log).context("cannot be the proxy")?)
+            Request::Proxy { outbound, inbound, mark } => {
+                to_value(proxy::serve(&outbound, &inbound, mark, &self.log).context("cannot be the proxy")?)
             }
             Request::Sightings => to_value(self.log.take()),
             Request::Churn(churn) => to_value(churn::connect_many(&churn)),

@@ -56,6 +56,8 @@ pub enum Request {
         outbound: Vec<SocketAddr>,
         /// Listeners for connections to the workload.
         inbound: Vec<SocketAddr>,
+        /// The mark of its connections to the workload, made in the client's name, as in TPROXY mode.
+        mark: Option<u32>,
     },
     /// Asks for every connection that `Serve` or `Proxy` accepted since the last such request: a list of
     /// [`Sighting`].

@@ -90,6 +90,17 @@ impl World {
         }
     }
 
+    /// Adds one more pod, joined to the peer and routed through it as the others are. Its addresses are those of the
+    /// plan's pod, but with `number` in the place of 1: a number of its own, from 3 on.
+    pub fn add_pod(&self, number: u8) -> anyhow::Result<Namespace> {
+        let pod = Namespace::create()?;
+        network::prepare(&pod)?;
+        let link = Link::numbered(number, format!("pod{number}"));
+        network::join(&pod, &self.peer, &link, true)
+            .with_context(|| format!("cannot join pod{number} and peer"))?;
+        Ok(pod)
+    }
+
     /// Runs a tool to its end, feeding it `input`, in the namespace of `place` if one is given.
     pub fn run(&self, place: Option<Place>, command: &mut Command, input: &str) -> anyhow::Result<Output> {
         match place {
@@ -116,32 +127,21 @@ impl World {
         owner: Owner,
         program: impl AsRef<OsStr>,
     ) -> anyhow::Result<Command> {
-        let mut command = self.subcommand(interceptor, "enter", place, owner)?;
+        let mut command = self.subcommand(interceptor, "enter", self.namespace(place)?, owner);
         command.arg("--").arg(program);
         Ok(command)
     }
 
     /// The command line of an actor; see [`super::actor`].
-    pub(super) fn actor_command(
-        &self,
-        interceptor: &Path,
-        place: Place,
-        owner: Owner,
-    ) -> anyhow::Result<Command> {
-        self.subcommand(interceptor, "actor", place, owner)
+    pub(super) fn actor_command(&self, interceptor: &Path, namespace: &Namespace, owner: Owner) -> Command {
+        self.subcommand(interceptor, "actor", namespace, owner)
     }
 
-    fn subcommand(
-        &self,
-        interceptor: &Path,
-        name: &str,
-        place: Place,
-        owner: Owner,
-    ) -> anyhow::Result<Command> {
+    fn subcommand(&self, interceptor: &Path, name: &str, namespace: &Namespace, owner: Owner) -> Command {
         let mut command = Command::new(interceptor);
-        command.arg(name).arg("--netns").arg(self.namespace(place)?.path()).arg("--cgroup").arg(&self.cgroup);
+        command.arg(name).arg("--netns").arg(namespace.path()).arg("--cgroup").arg(&self.cgroup);
         command.args(["--uid", &owner.uid.to_string(), "--gid", &owner.gid.to_string()]);
-        Ok(command)
+        command
     }
 
     /// Gives a place one more address of its own.

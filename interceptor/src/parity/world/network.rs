@@ -56,16 +56,16 @@ pub(super) fn join(
     pod.enter(|| {
         netlink(async |netlink| {
             let links = netlink.handle.link();
-            links.add(LinkVeth::new("eth0", link.peer_name).build()).execute().await?;
-            let far = netlink.index(link.peer_name).await?;
+            links.add(LinkVeth::new("eth0", &link.peer_name).build()).execute().await?;
+            let far = netlink.index(&link.peer_name).await?;
             links.set(LinkUnspec::new_with_index(far).setns_by_fd(peer.raw_fd()).build()).execute().await?;
             netlink.set_up("eth0").await
         })
     })?;
     peer.enter(|| {
         netlink(async |netlink| {
-            netlink.set_up(link.peer_name).await?;
-            netlink.add_addresses(link.peer_name, &link.peer).await
+            netlink.set_up(&link.peer_name).await?;
+            netlink.add_addresses(&link.peer_name, &link.peer).await
         })
     })?;
     pod.enter(|| {
