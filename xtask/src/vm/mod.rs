@@ -152,7 +152,7 @@ impl Lab {
             }
         }
         if options.arguments.is_empty() {
-            entry.add_scenarios(outcome(&second, PARITY)?)?;
+            entry.add_scenarios(outcome(&second, PARITY)?);
         }
         Ok(entry)
     }
