@@ -1,7 +1,6 @@
 //! The systemd unit: with exactly the capabilities it leaves the agent, everything works, and none is left without need.
 
 use std::{
-    fs,
     path::Path,
     process::Command,
     time::{Duration, Instant},
