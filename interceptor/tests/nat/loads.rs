@@ -1,6 +1,6 @@
 //! What the real iptables makes of every golden text, and whether we print it as iptables does.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use interceptor::nat::{
     Family, Loaded, Table,
@@ -81,13 +81,12 @@ fn counters_are_listed_as_iptables_does() {
         123_456_789_012_345,
     ];
     let count = |place: usize| Count { packets: numbers[place], bytes: numbers[numbers.len() - 1 - place] };
-    let rule = |place| {
+    let mut text = format!("*nat\n:OUTPUT ACCEPT [{}:{}]\n", count(0).packets, count(0).bytes);
+    for place in 1..numbers.len() {
         let Count { packets, bytes } = count(place);
-        format!("[{packets}:{bytes}] -A OUTPUT -p tcp -m tcp --dport {place} -j RETURN\n")
-    };
-    let Count { packets, bytes } = count(0);
-    let rules: String = (1..numbers.len()).map(rule).collect();
-    let text = format!("*nat\n:OUTPUT ACCEPT [{packets}:{bytes}]\n{rules}COMMIT\n");
+        writeln!(text, "[{packets}:{bytes}] -A OUTPUT -p tcp -m tcp --dport {place} -j RETURN").unwrap();
+    }
+    text += "COMMIT\n";
     for variant in VARIANTS {
         let iptables = program(Family::V4, variant);
         let script = format!(
