@@ -80,17 +80,30 @@ pub enum Host {
     Loopback(u8),
     /// An address that no host of the world has.
     Nowhere,
+    /// Any address; the peer has it, where the world's peer is everywhere.
+    At(IpAddr),
 }
 
 impl Host {
     /// The address in the given family.
     #[must_use]
     pub const fn address(self, family: Family) -> IpAddr {
-        match family {
-            Family::V4 => IpAddr::V4(self.v4()),
-            Family::V6 => IpAddr::V6(self.v6()),
-            Family::Mapped => IpAddr::V6(self.v4().to_ipv6_mapped()),
+        match (self, family) {
+            (Self::At(IpAddr::V4(v4)), Family::Mapped) => IpAddr::V6(v4.to_ipv6_mapped()),
+            (Self::At(address), _) => address,
+            (_, Family::V4) => IpAddr::V4(self.v4()),
+            (_, Family::V6) => IpAddr::V6(self.v6()),
+            (_, Family::Mapped) => IpAddr::V6(self.v4().to_ipv6_mapped()),
         }
+    }
+
+    /// Whether packets to it never leave the pod.
+    #[must_use]
+    pub fn is_local_to_pod(self, family: Family) -> bool {
+        let address = self.address(family).to_canonical();
+        address.is_loopback()
+            || address == Self::Loopback(6).address(Family::V6)
+            || [Family::V4, Family::V6].iter().any(|family| address == Self::Pod.address(*family))
     }
 
     const fn v4(self) -> Ipv4Addr {
@@ -100,7 +113,7 @@ impl Host {
             Self::Peer => Ipv4Addr::new(10, 77, 1, 1),
             Self::Service(n) => Ipv4Addr::new(10, 88, 0, n),
             Self::Loopback(n) => Ipv4Addr::new(127, 0, 0, n),
-            Self::Nowhere => Ipv4Addr::new(192, 0, 2, 1),
+            Self::Nowhere | Self::At(_) => Ipv4Addr::new(192, 0, 2, 1),
         }
     }
 
@@ -111,7 +124,7 @@ impl Host {
             Self::Peer => Ipv6Addr::new(0xfd77, 1, 0, 0, 0, 0, 0, 1),
             Self::Service(n) => Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, n as u16),
             Self::Loopback(n) => Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, n as u16),
-            Self::Nowhere => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+            Self::Nowhere | Self::At(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
         }
     }
 }

@@ -8,6 +8,7 @@ mod command;
 mod routes;
 mod state;
 
+pub(crate) use self::routes::add as add_routes;
 pub use self::{
     binary::{Binary, Force, Variant},
     command::LoadError,

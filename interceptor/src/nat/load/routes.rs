@@ -9,7 +9,7 @@ use crate::capture::{Capture, InboundMode, InboundPorts};
 const PASSTHROUGH: &str = "::6/128";
 
 /// Adds what `capture` needs and is not there yet.
-pub(super) fn add(capture: &Capture) -> Result<(), LoadError> {
+pub(crate) fn add(capture: &Capture) -> Result<(), LoadError> {
     if capture.ipv6 && !has_passthrough()? {
         run("ip", &["-6", "address", "add", PASSTHROUGH, "dev", "lo"], "")?;
     }

@@ -3,7 +3,7 @@
 use super::{bound, many, one, tcp, udp};
 use crate::parity::{
     plan::{Family, Host},
-    scenario::{APP, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, REMOTE, ROOT, SECOND_APP, Scenario},
+    scenario::{APP, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, REMOTE, ROOT, SECOND_APP, Scenario, Sidecar},
     world::Layout,
 };
 
@@ -86,7 +86,7 @@ fn inbound() -> Vec<Scenario> {
 }
 
 fn unavailable() -> Vec<Scenario> {
-    let dead = |name: &str, connection| Scenario { proxy_runs: false, ..one(name, connection) };
+    let dead = |name: &str, connection| Scenario { sidecar: Sidecar::Dead, ..one(name, connection) };
     vec![
         dead("app to a remote service, proxy dead", tcp(APP, Host::Service(1), 80)),
         dead("client to the app, proxy dead", tcp(REMOTE, Host::Pod, 8080)),
