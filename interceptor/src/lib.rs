@@ -13,3 +13,4 @@ pub mod netns;
 pub mod parity;
 pub mod probe;
 pub mod routes;
+pub mod validate;

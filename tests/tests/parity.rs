@@ -3,7 +3,7 @@
 use interceptor::parity::{
     backend::Backend,
     catalogue,
-    report::{Report, Row, Verdict},
+    report::{Difference, Report, Row, Verdict},
     scenario::Set,
 };
 use interceptor_tests::{ebpf_runs_here, runner, skipped};
@@ -60,6 +60,27 @@ fn iptables_legacy_is_like_iptables_nft() {
     let report = report(None, Backend::IptablesLegacy, Backend::IptablesNft);
     let objections = objections(&report);
     assert!(objections.is_empty(), "{}", objections.join("\n"));
+}
+
+/// Real traffic through the tables that `apply --backend nft` loads. They are of family `inet`, as Istio's, so that
+/// conntrack follows IPv6 too where it is not captured, and knows those connections' destinations.
+#[test]
+fn nft_is_like_iptables_nft() {
+    let report = report(None, Backend::IptablesNft, Backend::Nft);
+    let mut tracked = 0;
+    for row in report.objections() {
+        let Verdict::Different(differences) = &row.verdict else {
+            panic!("{} ({}): {:#?}", row.scenario, row.connection, row.seen);
+        };
+        for Difference { fact, left, right, .. } in differences {
+            let is_tracked = row.scenario.starts_with("IPv6 not captured")
+                && fact.ends_with("original_v6")
+                && left == "ENOENT";
+            assert!(is_tracked, "{} ({}): {fact}: {left}, {right}", row.scenario, row.connection);
+        }
+        tracked += 1;
+    }
+    assert_eq!(tracked, 3, "connections over IPv6 that nobody captures");
 }
 
 /// A comparison that cannot fail proves nothing. Nobody intercepts on the right here, and that must show.

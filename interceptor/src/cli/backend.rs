@@ -1,16 +1,19 @@
 //! Who enforces a capture, and the flags of istio-iptables about its nat rules.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use interceptor::{
     capture::{Capture, Detected, go_bool},
     datapath::{check_reach, default_state_folder},
     nat::{
         generate,
-        load::{self, Force, Loaded, Options, Variant},
-        restore,
+        load::{self, Force, LoadError, Loaded, Options, Variant},
+        nft, restore,
     },
     netns::Netns,
     probe::{Backend, choose},
@@ -43,7 +46,11 @@ pub(super) struct BackendArgs {
     /// Remove all nat rules of Istio, and add nothing.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     cleanup_only: Option<bool>,
-    /// Only print the rules that say the same.
+    /// With --backend iptables, be a CNI plugin's: the host's tools work on a pod, so that the pods must not wait for
+    /// each other's lock, nor for the host's name services.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    cni_mode: Option<bool>,
+    /// Only print the rules that say the same, also into the file that `DRY_RUN_FILE_PATH` names.
     #[arg(short = 'n', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     dry_run: Option<bool>,
 }
@@ -67,6 +74,8 @@ pub(super) struct Plan {
     require: Option<Backend>,
     pub(super) cleanup_only: bool,
     pub(super) dry_run: bool,
+    dry_run_file: Option<PathBuf>,
+    cni_mode: bool,
     options: Options,
 }
 
@@ -95,6 +104,12 @@ impl BackendArgs {
             require: self.require,
             cleanup_only: switch(self.cleanup_only, "CLEANUP_ONLY"),
             dry_run: switch(self.dry_run, "DRY_RUN"),
+            dry_run_file: detected
+                .environment
+                .get("DRY_RUN_FILE_PATH")
+                .filter(|path| !path.is_empty())
+                .map(Into::into),
+            cni_mode: switch(self.cni_mode, "CNI_MODE"),
             options: Options {
                 force,
                 reconcile: switch(self.reconcile, "RECONCILE"),
@@ -105,6 +120,44 @@ impl BackendArgs {
 }
 
 impl Plan {
+    /// Prints the rules that say the same, and writes them into the file of `DRY_RUN_FILE_PATH` as well.
+    pub(super) fn print_rules(&self, capture: &Capture) -> anyhow::Result<()> {
+        let rules = generate(capture);
+        let text = if self.wanted == Wanted::Nft {
+            nft::text(&rules)
+        } else {
+            restore::text(&rules.v4) + &restore::text(&rules.v6)
+        };
+        if let Some(path) = &self.dry_run_file {
+            fs::write(path, &text)
+                .with_context(|| format!("DRY_RUN_FILE_PATH: cannot write {}", path.display()))?;
+        }
+        output::text(&text)
+    }
+
+    /// Removes all nat rules of Istio from the namespace; says whether there were any.
+    pub(super) fn clean_up(&self, netns: &Netns) -> anyhow::Result<bool> {
+        self.iptables(netns, load::remove)
+    }
+
+    /// Has the host's iptables do something inside the namespace.
+    fn iptables<T: Send>(
+        &self,
+        netns: &Netns,
+        work: impl FnOnce() -> Result<T, LoadError> + Send,
+    ) -> anyhow::Result<T> {
+        let done = netns.run(|| {
+            if self.cni_mode
+                && let Err(error) = load::isolate()
+            {
+                // As Istio, which rather waits for a lock than leaves a pod without interception.
+                output::warning(format_args!("--cni-mode: {error}; iptables runs with the host's files"));
+            }
+            work()
+        });
+        Ok(done??)
+    }
+
     /// The backend to use. Says why if it had to choose.
     pub(super) fn backend(&self, state: &Path, capture: &Capture) -> anyhow::Result<Backend> {
         let named = match self.wanted {
@@ -142,12 +195,6 @@ impl Plan {
     }
 }
 
-/// Prints the rules that would be loaded.
-pub(super) fn print_rules(capture: &Capture) -> anyhow::Result<()> {
-    let rules = generate(capture);
-    output::text(&(restore::text(&rules.v4) + &restore::text(&rules.v6)))
-}
-
 /// Loads the rules of a nat backend, and says what that did.
 pub(super) fn load(
     backend: Backend,
@@ -159,7 +206,7 @@ pub(super) fn load(
         netns.run(|| load::nftables(capture))??;
         return Ok("under interception by nft rules");
     }
-    Ok(match netns.run(|| load::iptables(capture, plan.options))?? {
+    Ok(match plan.iptables(netns, || load::iptables(capture, plan.options))? {
         Loaded::New => "under interception by iptables rules",
         Loaded::Same => "under interception by the same iptables rules already, nothing changed",
         Loaded::Replaced => "under interception by iptables rules, other rules of Istio are replaced",

@@ -5,6 +5,7 @@ mod agent;
 mod apply;
 mod backend;
 mod doctor;
+mod duration;
 mod explain;
 mod generate;
 mod import;
@@ -16,6 +17,7 @@ mod remote;
 mod rules;
 mod status;
 mod trace;
+mod validation;
 
 use std::{
     ffi::OsString,
@@ -39,7 +41,7 @@ use interceptor::{
 /// programs at the socket: no conntrack entry, no rule per packet. The programs stay in force without a process, until
 /// `release` or `uninstall`.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 126 interception does not work (`apply --run-validation`).
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Cli {
@@ -82,7 +84,14 @@ pub(crate) fn main() -> ExitCode {
         return cni::main();
     }
     let as_istio = is_called_as(&words, "istio-iptables");
-    let cli = Cli::parse_from(command_line(words, as_istio));
+    let cli = match Cli::try_parse_from(command_line(words, as_istio)) {
+        Ok(cli) => cli,
+        Err(message) => {
+            // With standard output or error closed there is nobody left to tell.
+            let _unheard = message.print();
+            return if message.use_stderr() { wrong_usage(as_istio) } else { ExitCode::SUCCESS };
+        }
+    };
     let state = cli.state_dir.as_path();
     let run = cli.run_dir.unwrap_or_else(|| default_run_folder(state));
     let run = run.as_path();
@@ -106,9 +115,13 @@ pub(crate) fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         output::error(&error);
-        // istio-iptables ends with 1 whatever is wrong with a value.
-        if is_usage(&error) && !as_istio { ExitCode::from(2) } else { ExitCode::FAILURE }
+        if is_usage(&error) { wrong_usage(as_istio) } else { ExitCode::FAILURE }
     })
+}
+
+/// istio-iptables ends with 1 whatever is wrong.
+fn wrong_usage(as_istio: bool) -> ExitCode {
+    if as_istio { ExitCode::FAILURE } else { ExitCode::from(2) }
 }
 
 fn is_called_as(words: &[OsString], program: &str) -> bool {

@@ -21,7 +21,7 @@ use super::{backend, output, remote};
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// The workload's network namespace [default: the caller's own].
-    #[arg(long, value_name = "PATH", env = "NETWORK_NAMESPACE")]
+    #[arg(long, visible_alias = "network-namespace", value_name = "PATH", env = "NETWORK_NAMESPACE")]
     netns: Option<PathBuf>,
 }
 

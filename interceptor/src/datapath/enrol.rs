@@ -13,13 +13,13 @@ use super::{
     DatapathError, Enforcement, Interfaces, PolicyTable, adopt,
     maps::Maps,
     marked::Marked,
-    object::CGROUP_HOOKS,
+    object::{CGROUP_HOOKS, STEER},
     repair, rights,
     state::State,
     status::path_of,
     sys::{self, AttachType},
     tenure,
-    upgrade::{Build, Verified, remember, upgrade},
+    upgrade::{Build, Verified, remember, remember_first, upgrade},
 };
 use crate::{
     capture::Capture,
@@ -341,7 +341,8 @@ pub(super) fn attach_steering(
         return Ok(false);
     }
     let program = build.object()?.load_steering()?;
-    attach_and_pin("steer", program, netns.file(), netns.path(), AttachType::SkLookup, &pin)?;
+    attach_and_pin(STEER, program, netns.file(), netns.path(), AttachType::SkLookup, &pin)?;
+    remember_first(state, STEER, program)?;
     Ok(true)
 }
 

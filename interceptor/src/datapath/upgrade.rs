@@ -169,6 +169,15 @@ pub(super) fn verified_instructions(state: &State, name: &str) -> Option<u32> {
     ProgramInfo::from_pin(folder_of_build(state).join(name)).ok()?.verified_instruction_count()
 }
 
+/// Pins a program as this build's unless one of this name is already.
+pub(super) fn remember_first(
+    state: &State,
+    name: &str,
+    program: BorrowedFd<'_>,
+) -> Result<(), DatapathError> {
+    if folder_of_build(state).join(name).exists() { Ok(()) } else { remember(state, name, program) }
+}
+
 fn folder_of_build(state: &State) -> PathBuf {
     state.programs().join(format!("{:016x}", digest()))
 }

@@ -4,7 +4,7 @@ use super::{DoctorError, Finding};
 use crate::{
     nat::{
         Family,
-        load::{Binary, Variant},
+        load::{Binary, LoadError, Variant},
     },
     netns::Netns,
 };
@@ -15,11 +15,25 @@ const LINKERD: &str = "PROXY_INIT_";
 /// A finding for each iptables that has rules of a mesh in the namespace.
 pub(super) fn rules(netns: &Netns) -> Result<Vec<Finding>, DoctorError> {
     Ok(netns.run(|| {
-        let families = Family::ALL.into_iter();
-        let binaries = families
-            .flat_map(|family| [Variant::Legacy, Variant::Nft].map(|kind| Binary::named(family, kind)));
-        binaries.flatten().filter_map(|binary| of(&binary)).collect()
+        let mut findings = Vec::new();
+        for family in Family::ALL {
+            for variant in [Variant::Legacy, Variant::Nft] {
+                match Binary::named(family, variant) {
+                    Ok(binary) => findings.extend(binary.as_ref().and_then(of)),
+                    Err(denied) => return vec![unseen(&denied)],
+                }
+            }
+        }
+        findings
     })?)
+}
+
+fn unseen(denied: &LoadError) -> Finding {
+    Finding::new(
+        format!("nat rules cannot be seen: {denied}"),
+        "rules of a mesh may be in force beside eBPF",
+        "run doctor as root".to_owned(),
+    )
 }
 
 fn of(binary: &Binary) -> Option<Finding> {

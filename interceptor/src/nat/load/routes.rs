@@ -28,16 +28,22 @@ pub(crate) fn add(capture: &Capture) -> Result<(), LoadError> {
 
 /// Removes the address and, for every mark that TPROXY had, the routing rule and its table's route.
 pub(super) fn remove(marks: &BTreeSet<u32>) -> Result<bool, LoadError> {
-    let mut found = match has_passthrough() {
+    let has_address = match has_passthrough() {
         // Without the tool nothing was ever added by it.
         Err(LoadError::Start { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             return Ok(false);
         }
-        found => found?,
+        has_address => has_address?,
     };
-    if found {
+    if has_address {
         run("ip", &["-6", "address", "del", PASSTHROUGH, "dev", "lo"], "")?;
     }
+    Ok(remove_rules(marks)? || has_address)
+}
+
+/// Removes the routing rules for these marks, and their tables' routes.
+pub(super) fn remove_rules(marks: &BTreeSet<u32>) -> Result<bool, LoadError> {
+    let mut found = false;
     for mark in marks {
         for family in families(true) {
             for table in rules(family, *mark)? {
