@@ -92,7 +92,7 @@ impl Backend {
     ) -> anyhow::Result<()> {
         match self.iptables() {
             Some(kind) => {
-                flush(world, pod, kind)?;
+                empty(world, pod, kind)?;
                 restore(world, pod, &settle(world, pod, line)?, kind)
             }
             None if self == Self::None => Ok(()),
@@ -182,11 +182,22 @@ fn restore(world: &World, pod: Place, capture: &Capture, kind: &str) -> anyhow::
 }
 
 /// Removes every rule and chain.
+fn empty(world: &World, pod: Place, kind: &str) -> anyhow::Result<()> {
+    each_table(world, pod, kind, &[], "")
+}
+
+/// Removes every rule. The chains that the kernel calls stay, as after Istio's own cleaning up: without them, nat would
+/// let go of the connections that it has.
 fn flush(world: &World, pod: Place, kind: &str) -> anyhow::Result<()> {
-    let empty: String = ["raw", "mangle", "nat"].iter().map(|table| format!("*{table}\nCOMMIT\n")).collect();
+    each_table(world, pod, kind, &["--noflush"], "-F\n")
+}
+
+fn each_table(world: &World, pod: Place, kind: &str, flags: &[&str], does: &str) -> anyhow::Result<()> {
+    let text: String =
+        ["raw", "mangle", "nat"].iter().map(|table| format!("*{table}\n{does}COMMIT\n")).collect();
     for program in ["iptables", "ip6tables"] {
         let mut command = Command::new(format!("{program}-{kind}-restore"));
-        run(world, Some(pod), command.args(["--wait", "30"]), &empty)?;
+        run(world, Some(pod), command.args(["--wait", "30"]).args(flags), &text)?;
     }
     Ok(())
 }

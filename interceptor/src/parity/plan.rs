@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use interceptor_ebpf::abi::Address;
 use serde::Serialize;
 
 /// Address family of a connection.
@@ -145,9 +146,17 @@ pub fn name(address: IpAddr) -> String {
     if let Some((name, _)) = named.iter().find(|(_, host)| host.address(family) == address) {
         return (*name).to_owned();
     }
+    if is_spread(address) {
+        return "spread".to_owned();
+    }
     (1..=SERVICES)
         .find(|n| Host::Service(*n).address(family) == address)
         .map_or_else(|| address.to_string(), |n| format!("service{n}"))
+}
+
+/// Whether eBPF makes the address stand for another one, as the README says: 127.128.0.0/9 and an IPv6 prefix.
+pub(super) fn is_spread(address: IpAddr) -> bool {
+    Address::from(address).is_spread()
 }
 
 /// A host and a port in one, with brackets where the host has colons itself.

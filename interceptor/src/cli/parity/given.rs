@@ -42,7 +42,7 @@ pub(super) fn from_flags(text: &str) -> anyhow::Result<Capture> {
 pub(super) fn from_netns(path: &Path) -> anyhow::Result<Capture> {
     let loaded = |family| -> anyhow::Result<Option<nat::Loaded>> {
         for variant in [Variant::Legacy, Variant::Nft, Variant::Plain] {
-            let Some(binary) = Binary::named(family, variant) else { continue };
+            let Some(binary) = Binary::named(family, variant)? else { continue };
             let loaded = binary.loaded()?;
             if loaded.all().next().is_some() {
                 return Ok(Some(loaded));

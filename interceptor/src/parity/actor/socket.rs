@@ -37,6 +37,10 @@ pub(super) fn bound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    if kind == Type::STREAM {
+        // As every server does that is to be started again while connections of its last life linger.
+        socket.set_reuse_address(true)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }

@@ -8,7 +8,7 @@ use crate::{
     nat::{self, Family as NatFamily, Loaded, Packet, Path, Protocol, classes::Classes},
     parity::{
         actor::Owner,
-        plan::{Family, Host, Place},
+        plan::{Family, Host, Place, is_spread},
         scenario::{APP, Client, Connection, Deed, Endpoint, Scenario, Set},
         world::Layout,
     },
@@ -110,9 +110,4 @@ fn host(destination: IpAddr, interface: &str, is_workload: impl Fn(IpAddr) -> bo
         "eth0" if !is_loopback && is_connectable(destination) => Some(Host::At(destination)),
         _ => None,
     }
-}
-
-/// Addresses that eBPF uses itself, as the README says: 127.128.0.0/9.
-fn is_spread(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 127 && v4.octets()[1] >= 128)
 }

@@ -10,7 +10,7 @@ use crate::parity::{
 /// A source port that two connections share. Worlds are fresh, so nothing else can have it.
 const SHARED_PORT: u16 = 40_001;
 
-const COLLISION: &str = "two connections become one tuple when both are redirected to one port; nat then changes \
+pub(super) const COLLISION: &str = "two connections become one tuple when both are redirected to one port; nat then changes \
                          the source port of the second, while eBPF keeps the tuples apart";
 
 pub(super) fn scenarios() -> Vec<Scenario> {

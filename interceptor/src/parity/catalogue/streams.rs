@@ -64,10 +64,12 @@ fn bulk() -> Vec<Scenario> {
 
 /// A proxy that is there and does nothing: its kernel accepts until its queue is full.
 fn mute() -> Vec<Scenario> {
-    let open = |connection: Connection| Connection { deed: Deed::Open, ..connection };
     ways()
         .map(|(way, connection)| {
-            let connections = vec![open(connection.clone()), open(connection)];
+            // Only where nobody accepts is it certain what is seen of a connection that says nothing.
+            let deed = if connection.client == PROXY || connection.to.port == 15020 { Deed::Ask } else { Deed::Open };
+            let connection = Connection { deed, ..connection };
+            let connections = vec![connection.clone(), connection];
             let scenario = many(&format!("a proxy that never accepts: {way}"), connections);
             Scenario { sidecar: Sidecar::Mute, set: Set::Streams, ..scenario }
         })

@@ -40,7 +40,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         with("nothing inbound", &["-m", "TPROXY", "-i", "*", "-u", "1337"], vec![tcp(REMOTE, Host::Pod, 8080), tcp(APP, Host::Service(1), 80)]),
         Scenario {
             sidecar: Sidecar::Dead,
-            expected: [("app.connect", "ETIMEDOUT", "ECONNREFUSED"), ("app.failed", "at the deadline", "at once")]
+            expected: [("app.connect", "ETIMEDOUT", "ECONNREFUSED"), ("app.failed", "at the deadline", "at once"), ("app.local", "peer:src", "0.0.0.0:src")]
                 .map(|(fact, nat, ebpf)| Expected { connection: 0, fact, nat, ebpf, reason: DROPPED })
                 .to_vec(),
             ..with("the proxy dead", &TPROXY, vec![tcp(REMOTE, Host::Pod, 8080)])

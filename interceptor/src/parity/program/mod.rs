@@ -83,7 +83,11 @@ impl Program {
         if self == Self::Java && complaint.contains("jdk.compiler") {
             return Err(Skip("java is here without its compiler".to_owned()).into());
         }
-        let read = if self == Self::Curl { read_curl(&said) } else { Ok(serde_json::from_str(&said)?) };
+        let read = if self == Self::Curl {
+            read_curl(&said)
+        } else {
+            serde_json::from_str(&said).map_err(anyhow::Error::from)
+        };
         read.with_context(|| format!("{self} ({}) said {said:?} and {complaint:?}", status(&output)))
     }
 
