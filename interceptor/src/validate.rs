@@ -171,15 +171,11 @@ impl Trial {
         loop {
             for listener in &self.listeners {
                 while let Some(original) = accept(listener)? {
-                    match original {
+                    *seen = match original {
                         Ok(address) if address.port() == self.destination.port() => return Ok(true),
-                        Ok(address) => {
-                            *seen = format!("a connection whose original destination is {address}");
-                        }
-                        Err(error) => {
-                            *seen = format!("a connection without an original destination: {error}");
-                        }
-                    }
+                        Ok(address) => format!("a connection whose original destination is {address}"),
+                        Err(error) => format!("a connection without an original destination: {error}"),
+                    };
                 }
             }
             let left = end.saturating_duration_since(Instant::now());

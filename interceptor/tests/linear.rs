@@ -4,7 +4,7 @@
 //! allocating is not seen.
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its own data has failed")]
 
-use allocation_counter::{AllocationInfo, measure};
+use allocation_counter::measure;
 use clap::Parser;
 use interceptor::{
     capture::{Capture, CaptureArgs, Detected},
@@ -15,32 +15,38 @@ use interceptor::{
     },
 };
 
-/// A way to print rules.
-type Form = fn(&RuleSet) -> String;
+#[test]
+fn input_of_restore_is_linear_work() {
+    is_linear(|rules| restore::text(&rules.v4));
+}
 
 #[test]
-fn the_work_grows_as_the_list_of_excluded_ranges_does() {
-    let forms: [(&str, Form); 4] = [
-        ("restore", |rules| restore::text(&rules.v4)),
-        ("save", |rules| save::text(&Loaded::of(&rules.v4), Family::V4)),
-        ("list", |rules| {
-            let style = Style { names: true, verbose: true };
-            list::text(&Loaded::of(&rules.v4), Table::Nat, Family::V4, style, |_, _| Count::default())
-        }),
-        ("nft", nft::text),
-    ];
-    for (name, form) in forms {
-        let work = [1_000, 2_000, 4_000].map(|count| measure(|| drop(form(&generate(&capture(count))))));
-        for (what, of) in [
-            ("allocations", (|work| work.count_total) as fn(&AllocationInfo) -> u64),
-            ("bytes", |work| work.bytes_total),
-        ] {
-            let [one, two, four] = work.each_ref().map(of);
-            let (step, next) = (two - one, four - two);
-            // The next step has twice the ranges. Linear work doubles, quadratic work is four times as much.
-            assert!(next * 2 < step * 5, "{name}: {what} {one}, {two}, {four}");
-        }
-    }
+fn a_save_is_linear_work() {
+    is_linear(|rules| save::text(&Loaded::of(&rules.v4), Family::V4));
+}
+
+#[test]
+fn a_listing_is_linear_work() {
+    is_linear(|rules| {
+        let style = Style { names: true, verbose: true };
+        list::text(&Loaded::of(&rules.v4), Table::Nat, Family::V4, style, |_, _| Count::default())
+    });
+}
+
+#[test]
+fn input_of_nft_is_linear_work() {
+    is_linear(nft::text);
+}
+
+fn is_linear(print: impl Fn(&RuleSet) -> String) {
+    let work = [1_000, 2_000, 4_000].map(|count| measure(|| drop(print(&generate(&capture(count))))));
+    doubles("allocations", work.each_ref().map(|work| work.count_total));
+    doubles("bytes", work.each_ref().map(|work| work.bytes_total));
+}
+
+/// The second step has twice the ranges of the first. Linear work doubles with it, quadratic work is four times as much.
+fn doubles(what: &str, [one, two, four]: [u64; 3]) {
+    assert!((four - two) * 2 < (two - one) * 5, "{what}: {one}, {two}, {four}");
 }
 
 fn capture(excluded: u16) -> Capture {

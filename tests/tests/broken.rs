@@ -180,6 +180,12 @@ fn where_ipv6_is_off_ipv4_is_intercepted_all_the_same() -> anyhow::Result<()> {
     let product = Product::new(&world)?;
     product.apply(Place::Pod, &INJECTED)?;
     assert_eq!(product.status()?["workloads"].as_array().map(Vec::len), Some(1));
+
+    let insisting: Vec<_> = INJECTED.into_iter().chain(["--ipv6", "on"]).collect();
+    let output = world.run(None, &mut product.apply_command(Place::Pod, &insisting)?, "")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.lines().count() == 1, "{said}");
+    assert!(said.contains("IPv6 switched off"), "{said}");
     product.uninstall()?;
     assert!(!product.state_dir().exists());
     world.close()

@@ -1,7 +1,6 @@
 //! The systemd unit: with exactly the capabilities it leaves the agent, everything works, and none is left without need.
 
 use std::{
-    fs,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -46,8 +45,7 @@ fn without_any_one_of_them_something_does_not_work() -> anyhow::Result<()> {
 
 /// What the unit's `CapabilityBoundingSet=` names.
 fn capabilities() -> anyhow::Result<CapabilitySet> {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/interceptor-agent.service");
-    let unit = fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
+    let unit = include_str!("../../packaging/interceptor-agent.service");
     let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let names = line.context("the unit bounds no capabilities")?.split_whitespace();
     names

@@ -44,6 +44,7 @@ fn intercept(
     protocol: Protocol,
     tables: &KernelTables,
 ) -> Result<Reason, Failure> {
+    let protocol = tables.forget().protocol(protocol);
     let call = Call::of(context, protocol, tables);
     call.trace(workload, protocol);
     let Some(listener) = call.decision.redirect() else {
@@ -54,8 +55,9 @@ fn intercept(
         // A datagram is not steered, so it goes to the address the listener is at.
         Protocol::Udp => Target(tables.workload().datagram_target(&call.original)),
     };
-    let rewrites = !listener.is_transparent();
-    let binds = rewrites && call.bound.is_free();
+    let target = Target(tables.forget().endpoint(&target.0));
+    let rewrites = tables.settled_flag(!listener.is_transparent());
+    let binds = tables.settled_flag(rewrites && call.bound.is_free());
     let record = SocketRecord {
         listener_port: target.0.port,
         listener,
@@ -86,8 +88,8 @@ fn direct(call: &Call, protocol: Protocol, tables: &KernelTables) -> Reason {
         return call.decision.reason;
     }
     let bound = call.bound.by_application();
-    let role =
-        if bound.is_unspecified() || tables.is_local(&bound) { Role::DIRECT } else { Role::IMPERSONATING };
+    let is_own = tables.settled_flag(bound.is_unspecified() || tables.is_local(&bound));
+    let role = if is_own { Role::DIRECT } else { Role::IMPERSONATING };
     let record = SocketRecord { bound_here: u32::from(call.bound.by_us), ..SocketRecord::new(role) };
     if records::put(call.socket, &record) { call.decision.reason } else { Reason::RecordFailed }
 }

@@ -75,7 +75,7 @@ fn decide(
     let facts = Outgoing {
         protocol,
         destination: entry,
-        is_v4: original.0.address.is_v4(),
+        is_v4: tables.forget().flag(original.0.address.is_v4()),
         port: original.0.port,
         source,
         user: ids as u32,

@@ -9,7 +9,7 @@ use core::ptr;
 
 use interceptor_ebpf::{
     abi::{Address, Endpoint, Workload},
-    policy::Decision,
+    policy::{Decision, Protocol},
 };
 
 /// Hides values behind a number the verifier cannot know: one out of a map.
@@ -29,6 +29,12 @@ impl Forget<'_> {
     #[inline(always)]
     pub(crate) fn flag(self, value: bool) -> bool {
         self.word(u32::from(value)) != 0
+    }
+
+    /// The same protocol.
+    #[inline(always)]
+    pub(crate) fn protocol(self, value: Protocol) -> Protocol {
+        if self.flag(matches!(value, Protocol::Tcp)) { Protocol::Tcp } else { Protocol::Udp }
     }
 
     /// The same address.

@@ -111,4 +111,9 @@ impl Tables for KernelTables {
     fn settled(&self, decision: Decision) -> Decision {
         self.forget().decision(&decision)
     }
+
+    #[inline(always)]
+    fn settled_flag(&self, flag: bool) -> bool {
+        self.forget().flag(flag)
+    }
 }

@@ -36,6 +36,12 @@ pub trait Tables {
     fn settled(&self, decision: Decision) -> Decision {
         decision
     }
+    /// The same answer, forgotten in the same way.
+    #[inline(always)]
+    #[must_use]
+    fn settled_flag(&self, flag: bool) -> bool {
+        flag
+    }
 }
 
 /// What becomes of a connection, and why.

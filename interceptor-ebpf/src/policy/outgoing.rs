@@ -44,7 +44,8 @@ pub enum Protocol {
 pub fn outgoing(facts: &Outgoing<'_>, tables: &impl Tables) -> Decision {
     let decision = tables.settled(by_nat(facts, tables));
     let tproxy = tables.workload().any(Switches::TPROXY);
-    if tproxy && decision.passes() && is_tproxied_self_call(facts, tables) {
+    let is_self_call = tproxy && decision.passes() && is_tproxied_self_call(facts, tables);
+    if tables.settled_flag(is_self_call) {
         return redirect(Listener::INBOUND, Reason::ProxyToItself);
     }
     decision
@@ -116,13 +117,13 @@ fn by_destination(facts: &Outgoing<'_>, switches: &Workload, port: Marks, captur
 /// ids but for the id, so the first id's hides every later id's rules on `lo`.
 #[inline(always)]
 fn by_owner(facts: &Outgoing<'_>, tables: &impl Tables, otherwise: Decision) -> Decision {
-    let tcp = matches!(facts.protocol, Protocol::Tcp);
+    let tcp = tables.settled_flag(matches!(facts.protocol, Protocol::Tcp));
     let workload = tables.workload();
     let switches = workload;
-    let local = facts.destination.has(Marks::LOCAL);
-    let dns = switches.any(Switches::DNS);
+    let local = tables.settled_flag(facts.destination.has(Marks::LOCAL));
+    let dns = tables.settled_flag(switches.any(Switches::DNS));
     let tunnel = facts.port == workload.tunnel_port && !switches.any(Switches::SELF_CALL_TUNNEL);
-    let to_itself = local && !facts.destination.has(Marks::LOOPBACK) && tcp && !tunnel;
+    let to_itself = tables.settled_flag(local && !facts.destination.has(Marks::LOOPBACK) && tcp && !tunnel);
     if to_itself && switches.any(Switches::SELF_CALLS_INBOUND) {
         return redirect(Listener::INBOUND_LOCAL, Reason::SelfCall);
     }
@@ -130,12 +131,15 @@ fn by_owner(facts: &Outgoing<'_>, tables: &impl Tables, otherwise: Decision) -> 
         return redirect(Listener::OUTBOUND, Reason::SelfCall);
     }
     // Where everybody's self calls are redirected there is no rule about the proxy's, nor one that spares others.
-    let by_proxy = !switches.any(Switches::SELF_CALLS_INBOUND | Switches::SELF_CALLS_OUTBOUND);
-    let to_itself = to_itself && by_proxy;
-    let others_stop = local
-        && by_proxy
-        && !switches.any(Switches::LOOPBACK_INCLUDED)
-        && (!dns || tcp && facts.port != DNS_PORT);
+    let by_proxy =
+        tables.settled_flag(!switches.any(Switches::SELF_CALLS_INBOUND | Switches::SELF_CALLS_OUTBOUND));
+    let to_itself = tables.settled_flag(to_itself && by_proxy);
+    let others_stop = tables.settled_flag(
+        local
+            && by_proxy
+            && !switches.any(Switches::LOOPBACK_INCLUDED)
+            && (!dns || tcp && facts.port != DNS_PORT),
+    );
 
     if switches.any(Switches::PROXY_USERS) {
         let first = facts.user == workload.proxy_user;

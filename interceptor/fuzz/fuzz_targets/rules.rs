@@ -16,9 +16,11 @@ fuzz_target!(|text: &str| {
     let mut left = MOST_PACKETS;
     let _all = Classes::distinct(classes::tests(&parsed.loaded)).each(|packet| {
         let outcome = |loaded| evaluate(loaded, packet).ok().map(|evaluation| evaluation.outcome);
-        let decided = outcome(&parsed.loaded);
-        if let Some(again) = &again {
-            assert_eq!(outcome(&again.loaded), decided, "{packet}");
+        // What a module unknown here asks for cannot be told, nor which of the following words are its own.
+        if let (Some(decided), Some(again)) = (outcome(&parsed.loaded), &again)
+            && let Some(decided_again) = outcome(&again.loaded)
+        {
+            assert_eq!(decided_again, decided, "{packet}");
         }
         left -= 1;
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -67,7 +67,7 @@ mod helper {
     pub(super) use crate::datapath::trial::SET_RETVAL;
 }
 
-pub(super) static FEATURES: [Feature; 74] = [
+pub(super) static FEATURES: [Feature; 78] = [
     system("CAP_BPF", host::may_load)
         .serves("load BPF programs (CAP_SYS_ADMIN will do)")
         .without_it("no eBPF backend, and most of this table stays unknown")
@@ -329,6 +329,14 @@ pub(super) static FEATURES: [Feature; 74] = [
         .serves("rules of nft, and of iptables on most systems")
         .without_it("no nft backend; iptables only with legacy tables")
         .needed_by(&[IptablesNft, Nft]),
+    part("nft nat chains", "nft_nat_do_chain", "nft_chain_nat")
+        .serves("nf_tables' chains of type nat")
+        .without_it("no nft backend; iptables only with legacy tables")
+        .needed_by(&[IptablesNft, Nft]),
+    part("nft counter", "nft_counter_init", "nft_counter")
+        .serves("iptables over nf_tables counts by each rule")
+        .without_it("iptables only with legacy tables")
+        .needed_by(&[IptablesNft]),
     part("nft redirect", "nft_redir_init", "nft_redir")
         .serves("redirects by nft")
         .without_it("no nft backend")
@@ -341,6 +349,13 @@ pub(super) static FEATURES: [Feature; 74] = [
         .serves("iptables-legacy")
         .without_it("iptables only over nf_tables")
         .needed_by(&[IptablesLegacy]),
+    part("legacy nat table for IPv6", "ip6table_nat_table_init", "ip6table_nat")
+        .serves("iptables-legacy over IPv6")
+        .without_it("iptables-legacy for IPv4 alone"),
+    part("tcp", "tcp_mt", "xt_tcpudp")
+        .serves("iptables' match of ports")
+        .without_it("no iptables backend")
+        .needed_by(&[IptablesNft, IptablesLegacy]),
     part("REDIRECT", "redirect_tg4", "xt_REDIRECT")
         .serves("iptables' target")
         .without_it("no iptables backend")

@@ -5,7 +5,10 @@ use std::net::Ipv6Addr;
 
 use futures_util::TryStreamExt as _;
 use interceptor_ebpf::abi::{Address, SPREAD_V6};
-use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::{
+    address::AddressHeaderFlags,
+    route::{RouteMessage, RouteScope, RouteType},
+};
 use nix::libc;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
@@ -20,7 +23,10 @@ const LOCAL_TABLE: u32 = 255;
 pub fn add_local_ipv6() -> Result<bool, RoutesError> {
     with_netlink(|handle| async move {
         let passthrough = Ipv6Addr::from(Address::PASSTHROUGH_V6).into();
-        let address = handle.address().add(LOOPBACK_INTERFACE, passthrough, 128).replace().execute().await;
+        let mut address = handle.address().add(LOOPBACK_INTERFACE, passthrough, 128).replace();
+        // Nobody else can have it on `lo`, and until the kernel has made sure of that, the proxy could not bind to it.
+        address.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        let address = address.execute().await;
         let [passthrough, spread] = local_routes();
         // The kernel adds an address's own route some time later. The mirror must not be read before: a connection
         // from an address it does not know as local would be taken for one from outside, and sent to the proxy again.

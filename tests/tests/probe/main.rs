@@ -50,6 +50,7 @@ fn every_program_loads_exactly_where_the_probe_says_so() -> anyhow::Result<()> {
         let lacking = &predicted[loading.program];
         match &loading.outcome {
             Ok(steps) => {
+                interceptor_tests::tell(format_args!("{}: {steps:?} steps of the verifier", loading.program));
                 assert!(lacking.is_empty(), "{} loads without {lacking:?}", loading.program);
                 // The limit is a million, and every kernel follows other ways: Linux 6.1 six times as many as 6.18.
                 assert!(

@@ -16,7 +16,7 @@ use super::{debian::Apt, folder, kernels::Kernel, programs::Programs};
 
 /// What worlds of namespaces and rules of nat need, where they are modules. A kernel without one has it built in, or
 /// not at all, which its probe then tells.
-const MODULES: [&str; 30] = [
+const MODULES: [&str; 31] = [
     "veth",
     "dummy",
     "inet_diag",
@@ -27,6 +27,7 @@ const MODULES: [&str; 30] = [
     "nf_tables",
     "nft_chain_nat",
     "nft_compat",
+    "nft_counter",
     "nft_nat",
     "nft_redir",
     "nft_ct",
@@ -50,6 +51,9 @@ const MODULES: [&str; 30] = [
 ];
 /// Programs inside. All are unpacked with the libraries they need.
 const TOOLS: [&str; 4] = ["busybox-static", "iproute2", "iptables", "nftables"];
+
+/// What the tests take from busybox.
+const APPLETS: [&str; 9] = ["sh", "sed", "kill", "cat", "sleep", "env", "grep", "true", "unshare"];
 
 /// Debian's tools, unpacked: for use inside, and busybox for use here.
 pub(super) struct Tools {
@@ -94,14 +98,12 @@ pub(super) fn archive(
     for part in ["proc", "sys", "dev", "run", "tmp", "root", "etc", "modules", "usr/bin", "t/debug/deps"] {
         fs::create_dir_all(root.join(part)).with_context(|| format!("cannot make {part}"))?;
     }
-    for (link, to) in [
-        ("bin", "usr/bin"),
-        ("usr/bin/unshare", "busybox"),
-        ("sbin", "usr/sbin"),
-        ("lib", "usr/lib"),
-        ("lib64", "usr/lib64"),
-    ] {
+    let folders = [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")];
+    for (link, to) in folders {
         symlink(to, root.join(link)).context("cannot make a link")?;
+    }
+    for applet in APPLETS {
+        symlink("busybox", root.join("usr/bin").join(applet)).context("cannot make a link")?;
     }
     // The tests look names up; nothing may be loaded into a static program for that.
     fs::write(root.join("etc/nsswitch.conf"), "passwd: files\ngroup: files\n")

@@ -39,7 +39,8 @@ pub(crate) struct Options {
     /// Boot, probe and load every program, and no more.
     #[arg(long)]
     smoke: bool,
-    /// Handed to the test programs: a part of a test's name, `--nocapture`, ... With it, no result is recorded.
+    /// Handed to the test programs: a part of a test's name, `--nocapture`, ... With it, what they say is shown and no
+    /// result is recorded.
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -127,12 +128,18 @@ impl Lab {
     fn examine(&self, series: &Series, kernel: &Kernel, options: &Options) -> Result<Entry> {
         let first = self.boot(
             kernel,
-            &[Job::new(REPORT, "/t/debug/interceptor probe --json"), Job::new(PROBE, "/t/debug/deps/probe")],
+            &[
+                Job::new(REPORT, "/t/debug/interceptor probe --json"),
+                Job::new(PROBE, &format!("/t/debug/deps/probe {}", quoted(&options.arguments))),
+            ],
         )?;
         let probe: Value = serde_json::from_str(&outcome(&first, REPORT)?.output)
             .context("the probe printed something else than JSON")?;
         let mut entry = Entry::new(series, &first.kernel, &probe)?;
         entry.add_tests(PROBE, outcome(&first, PROBE)?);
+        if !options.arguments.is_empty() {
+            say(&outcome(&first, PROBE)?.output)?;
+        }
         if options.smoke {
             return Ok(entry);
         }
@@ -140,9 +147,12 @@ impl Lab {
         let second = self.boot(kernel, &jobs)?;
         for job in jobs.iter().filter(|job| job.name != PARITY) {
             entry.add_tests(&job.name, outcome(&second, &job.name)?);
+            if !options.arguments.is_empty() {
+                say(&outcome(&second, &job.name)?.output)?;
+            }
         }
         if options.arguments.is_empty() {
-            entry.add_scenarios(outcome(&second, PARITY)?)?;
+            entry.add_scenarios(outcome(&second, PARITY)?);
         }
         Ok(entry)
     }
@@ -151,14 +161,14 @@ impl Lab {
         // The first machine has run the probe's own.
         let tests = self.programs.tests().filter(|test| *test != PROBE);
         let tests = tests.filter(|test| entry.auto() == EBPF || WITHOUT_EBPF.contains(test));
-        let quoted: Vec<_> = arguments.iter().map(|argument| quoted(argument)).collect();
-        let mut jobs: Vec<_> = tests
-            .map(|test| {
-                let filter =
-                    if test == NAT && arguments.is_empty() { LOADING.to_owned() } else { quoted.join(" ") };
-                Job::new(test, &format!("/t/debug/deps/{test} {filter}"))
-            })
-            .collect();
+        let filter = |test: &str| match test {
+            _ if !arguments.is_empty() => quoted(arguments),
+            NAT => LOADING.to_owned(),
+            COMPARISON if entry.auto() == EBPF => format!("--skip {SCENARIOS}"),
+            _ => String::new(),
+        };
+        let mut jobs: Vec<_> =
+            tests.map(|test| Job::new(test, &format!("/t/debug/deps/{test} {}", filter(test)))).collect();
         if arguments.is_empty() {
             // What `auto` takes must be like iptables.
             let right = entry.auto();
@@ -180,7 +190,10 @@ const REPORT: &str = "report";
 const PARITY: &str = "scenarios";
 const EBPF: &str = "ebpf";
 /// Test programs with something to show where the eBPF data path cannot run; what they cannot show there, they skip.
-const WITHOUT_EBPF: [&str; 5] = [PROBE, NAT, "bad_input", "broken", "parity"];
+const WITHOUT_EBPF: [&str; 5] = [PROBE, NAT, "bad_input", "broken", COMPARISON];
+/// The test program about comparisons, and those of its tests that run all scenarios, which is done anyway.
+const COMPARISON: &str = "parity";
+const SCENARIOS: &str = "_is_like_iptables";
 /// Those tests of nat rules that ask the kernel; the others ask our own code, or files that are not inside.
 const LOADING: &str = "loading::";
 
@@ -194,8 +207,10 @@ fn outcome<'r>(run: &'r Run, name: &str) -> Result<&'r Outcome> {
     run.jobs.get(name).with_context(|| format!("{name} was not run"))
 }
 
-fn quoted(argument: &str) -> String {
-    format!("'{}'", argument.replace('\'', r"'\''"))
+/// Words for the shell.
+fn quoted(arguments: &[String]) -> String {
+    let quoted = arguments.iter().map(|argument| format!("'{}'", argument.replace('\'', r"'\''")));
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 fn say(line: &str) -> Result<()> {

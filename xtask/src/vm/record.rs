@@ -60,20 +60,21 @@ impl Entry {
     }
 
     /// Counts what `parity --json` said.
-    pub(super) fn add_scenarios(&mut self, outcome: &Outcome) -> Result<()> {
-        let report: Value = serde_json::from_str(&outcome.output)
-            .with_context(|| format!("parity printed something else than JSON:\n{}", outcome.output))?;
-        let rows = report["rows"].as_array().context("the report of parity has no rows")?;
+    pub(super) fn add_scenarios(&mut self, outcome: &Outcome) {
+        let report: Option<Value> = serde_json::from_str(&outcome.output).ok();
+        let Some(rows) = report.as_ref().and_then(|report| report["rows"].as_array()) else {
+            self.failures.push(format!("parity gives no report:\n{}", outcome.output));
+            return;
+        };
         self.scenarios = rows.len();
         let objections: Vec<_> = rows
             .iter()
             .filter(|row| row["verdict"] == "failed" || row["verdict"]["different"].is_array())
             .collect();
         self.differences = objections.len();
-        if !objections.is_empty() {
-            self.failures.push(format!("connections that differ:\n{objections:#?}"));
+        if outcome.code != 0 || !objections.is_empty() {
+            self.failures.push(format!("parity ended with {}, objecting to:\n{objections:#?}", outcome.code));
         }
-        Ok(())
     }
 
     pub(super) fn is_good(&self) -> bool {
@@ -171,6 +172,23 @@ mod tests {
         let fourth = replaced(&third, "6.12", "| 6.12 | d |");
         let rows: Vec<_> = fourth.lines().skip(HEAD.lines().count()).collect();
         assert_eq!(rows, ["| 6.1 | b |", "| 6.12 | d |", "| newest | c |"]);
+    }
+
+    #[test]
+    fn scenarios_that_differ_or_were_not_run_are_failures() {
+        let probe = serde_json::json!({
+            "grades": [{"backend": "ebpf", "grade": {"is": "full"}}],
+            "auto": {"takes": {"backend": "ebpf"}},
+        });
+        let of = |output: &str, code| {
+            let mut entry = Entry::new(&Series::Newest, "7.3.4", &probe).expect("a whole report");
+            entry.add_scenarios(&Outcome { output: output.to_owned(), code });
+            (entry.scenarios, entry.differences, entry.is_good())
+        };
+        assert_eq!(of(r#"{"rows": [{"verdict": "same"}, {"verdict": "expected"}]}"#, 0), (2, 0, true));
+        assert_eq!(of(r#"{"rows": [{"verdict": {"different": ["x"]}}]}"#, 1), (1, 1, false));
+        assert_eq!(of(r#"{"rows": [{"verdict": "failed"}]}"#, 1), (1, 1, false));
+        assert_eq!(of("error: no tool", 1), (0, 0, false));
     }
 
     #[test]
