@@ -72,7 +72,7 @@ pub(super) struct Args {
     /// Print the whole report as JSON.
     #[arg(long)]
     json: bool,
-    /// Write the report to this file as well, in JUnit's format.
+    /// Write the report to this file as well, as the XML that CI systems read from `JUnit`.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }
@@ -97,9 +97,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         runner.try_out(*backend)?;
     }
     // A report that cannot be written is better known now than in some minutes.
-    let junit = args.junit.as_ref().map(|path| {
-        File::create(path).with_context(|| format!("cannot write {}", path.display()))
-    });
+    let junit = args
+        .junit
+        .as_ref()
+        .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
     let junit = junit.transpose()?;
     let progress = progress_bar(scenarios.len() * backends.len(), "runs");
     let runs = runner.run_all(&scenarios, &backends, || progress.inc(1));
@@ -189,6 +190,7 @@ fn select(args: &Args) -> anyhow::Result<Vec<Scenario>> {
 
 /// Shown on a terminal only: indicatif draws nothing elsewhere.
 fn progress_bar(steps: usize, unit: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(&format!("{{bar:40.cyan/dim}} {{pos}}/{{len}} {unit} {{elapsed}}"));
+    let style =
+        ProgressStyle::with_template(&format!("{{bar:40.cyan/dim}} {{pos}}/{{len}} {unit} {{elapsed}}"));
     ProgressBar::new(steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

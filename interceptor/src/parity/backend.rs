@@ -103,7 +103,7 @@ impl Backend {
     /// Ends interception of a pod.
     pub(super) fn release(self, world: &World, interceptor: &Path, pod: Place) -> anyhow::Result<()> {
         match self.iptables() {
-            Some(kind) => flush(world, pod, kind),
+            Some(kind) => empty(world, pod, kind),
             None if self == Self::None => Ok(()),
             None => {
                 let mut release = Command::new(interceptor);
@@ -123,13 +123,7 @@ impl Backend {
         }
     }
 
-    fn enrol(
-        self,
-        world: &World,
-        interceptor: &Path,
-        pod: Place,
-        line: &CommandLine,
-    ) -> anyhow::Result<()> {
+    fn enrol(self, world: &World, interceptor: &Path, pod: Place, line: &CommandLine) -> anyhow::Result<()> {
         let mut apply = Command::new(interceptor);
         apply.arg("--state-dir").arg(state_dir(world)).arg("apply").args(&line.flags);
         apply.args(["--backend", &self.to_string()]);
@@ -183,21 +177,10 @@ fn restore(world: &World, pod: Place, capture: &Capture, kind: &str) -> anyhow::
 
 /// Removes every rule and chain.
 fn empty(world: &World, pod: Place, kind: &str) -> anyhow::Result<()> {
-    each_table(world, pod, kind, &[], "")
-}
-
-/// Removes every rule. The chains that the kernel calls stay, as after Istio's own cleaning up: without them, nat would
-/// let go of the connections that it has.
-fn flush(world: &World, pod: Place, kind: &str) -> anyhow::Result<()> {
-    each_table(world, pod, kind, &["--noflush"], "-F\n")
-}
-
-fn each_table(world: &World, pod: Place, kind: &str, flags: &[&str], does: &str) -> anyhow::Result<()> {
-    let text: String =
-        ["raw", "mangle", "nat"].iter().map(|table| format!("*{table}\n{does}COMMIT\n")).collect();
+    let text = ["raw", "mangle", "nat"].map(|table| format!("*{table}\nCOMMIT\n")).concat();
     for program in ["iptables", "ip6tables"] {
         let mut command = Command::new(format!("{program}-{kind}-restore"));
-        run(world, Some(pod), command.args(["--wait", "30"]).args(flags), &text)?;
+        run(world, Some(pod), command.args(["--wait", "30"]), &text)?;
     }
     Ok(())
 }

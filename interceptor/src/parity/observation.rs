@@ -85,7 +85,10 @@ impl Observation {
                 facts.add("app.answered", answered.to_string());
                 facts.add("app.failed", failed.map_or_else(|| "none".to_owned(), error_name));
                 facts.add_crowd("proxy", &raw.proxies.iter().collect::<Vec<_>>());
-                facts.add_crowd("server", &raw.servers.iter().map(|(_, sighting)| sighting).collect::<Vec<_>>());
+                facts.add_crowd(
+                    "server",
+                    &raw.servers.iter().map(|(_, sighting)| sighting).collect::<Vec<_>>(),
+                );
                 return Self { facts: facts.0 };
             }
             ClientSaw::Program(fetched) => facts.add_page(fetched),

@@ -71,7 +71,9 @@ impl Post {
                 (Owner { uid: uid.unwrap_or(OWNER.uid), gid: gid.unwrap_or(OWNER.gid) }, None)
             }
             // Transparent sockets take a right that root alone has.
-            InboundMode::Tproxy => (Owner { uid: 0, gid: gid.unwrap_or(OWNER.gid) }, Some(capture.tproxy_mark)),
+            InboundMode::Tproxy => {
+                (Owner { uid: 0, gid: gid.unwrap_or(OWNER.gid) }, Some(capture.tproxy_mark))
+            }
         };
         Self { owner, outbound: capture.outbound_port, inbound: capture.inbound_port, mark }
     }

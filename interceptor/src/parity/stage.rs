@@ -76,7 +76,8 @@ impl<'w> Stage<'w> {
                 stage.serve_dns(pod)?;
             }
             let own = own_ports(&capture);
-            let tcp = stage.ports(pod, &APP_PORTS, Deed::is_tcp).difference(&own).copied().collect::<Vec<_>>();
+            let tcp =
+                stage.ports(pod, &APP_PORTS, Deed::is_tcp).difference(&own).copied().collect::<Vec<_>>();
             let udp = stage.ports(pod, &STUB_PORTS, |deed| !deed.is_tcp());
             stage.serve(pod, &tcp, &udp.difference(&own).copied().collect::<Vec<_>>())?;
         }

@@ -30,7 +30,8 @@ pub(super) fn from_flags(text: &str) -> anyhow::Result<Capture> {
         .filter_map(|word| word.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let flags = words[environment.len()..].iter().filter(|word| !["interceptor", "apply"].contains(&word.as_str()));
+    let flags =
+        words[environment.len()..].iter().filter(|word| !["interceptor", "apply"].contains(&word.as_str()));
     let flags = Flags::try_parse_from(flags).context("--capture takes flags of `interceptor apply`")?;
     // What is not said is as in a pod of the scenarios: dual stack, if that is asked for.
     let addresses = ["10.77.1.2", "fd77:1::2"].iter().flat_map(|address| address.parse()).collect();

@@ -1,4 +1,4 @@
-//! The report as JUnit's XML, which continuous integration systems show.
+//! The report as `JUnit`'s XML, which continuous integration systems show.
 
 use std::io::{self, Write};
 

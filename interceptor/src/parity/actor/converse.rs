@@ -168,7 +168,11 @@ fn begin(stream: &TcpStream, verb: &str) -> io::Result<()> {
 fn end_of(reader: &mut impl Read) -> String {
     let mut got = Vec::new();
     let end = reader.read_to_end(&mut got);
-    format!("{} bytes, then {}", got.len(), end.map_or_else(|error| error_name(errno(&error)), |_| "the end".to_owned()))
+    format!(
+        "{} bytes, then {}",
+        got.len(),
+        end.map_or_else(|error| error_name(errno(&error)), |_| "the end".to_owned())
+    )
 }
 
 /// What came in all, and apart from that, urgently. The byte must be fetched before what follows it is read.

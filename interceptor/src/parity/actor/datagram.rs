@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
 };
 
@@ -53,7 +53,9 @@ pub(super) fn exchange(
         .collect();
     let reference = socket2::SockRef::from(&socket);
     let (local, peer) = (address(reference.local_addr()), address(reference.peer_addr()));
-    let answers = sent.into_iter().map(|sent| sent.and_then(|()| receive(&socket))).collect();
+    let mut answers: Vec<_> = sent.into_iter().map(|sent| sent.and_then(|()| receive(&socket))).collect();
+    // They come in any order; their texts end in the number of the question.
+    answers.sort_by_key(|answer| answer.as_ref().ok().and_then(|(text, _)| text.chars().last()));
     Ok(Datagram { local, peer: connected.then_some(peer), answers })
 }
 
@@ -64,7 +66,11 @@ fn receive(socket: &UdpSocket) -> Outcome<(String, SocketAddr)> {
 }
 
 /// Answers every datagram with `name` and the text, from the address it was sent to.
-pub(super) fn serve(name: &str, address: SocketAddr, log: &Log) -> io::Result<impl FnOnce() -> io::Result<()> + Send + use<>> {
+pub(super) fn serve(
+    name: &str,
+    address: SocketAddr,
+    log: &Log,
+) -> io::Result<impl FnOnce() -> io::Result<()> + Send + use<>> {
     let socket = UdpSocket::from(bound(address, Type::DGRAM)?);
     if address.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
@@ -84,8 +90,12 @@ fn answer(name: &str, socket: &UdpSocket, listener: SocketAddr, log: &Log) -> io
     let mut control = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
     let (text, from, info) = {
         let mut parts = [IoSliceMut::new(&mut buffer)];
-        let message =
-            recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
+        let message = recvmsg::<SockaddrStorage>(
+            socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::empty(),
+        )?;
         let from = message.address.as_ref().and_then(internet).ok_or(io::ErrorKind::InvalidData)?;
         let info = message.cmsgs()?.find_map(|control| sent_to(&control));
         let text = message.iovs().flat_map(<[u8]>::to_vec).collect::<Vec<_>>();
@@ -128,6 +138,6 @@ fn sent_to(control: &ControlMessageOwned) -> Option<Info> {
 }
 
 fn internet(name: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = name.as_sockaddr_in().map(|v4| SocketAddr::from((Ipv4Addr::from(v4.ip()), v4.port())));
-    v4.or_else(|| name.as_sockaddr_in6().map(|v6| SocketAddr::from((Ipv6Addr::from(v6.ip()), v6.port()))))
+    let v4 = name.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
+    v4.or_else(|| name.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port()))))
 }

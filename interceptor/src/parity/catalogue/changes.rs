@@ -3,7 +3,7 @@
 use super::{INJECTED, families::translate, many, tcp};
 use crate::parity::{
     plan::{Family, Host},
-    scenario::{APP, Connection, Deed, Event, PROXY, REMOTE, Scenario, Set, Sidecar},
+    scenario::{APP, Connection, Deed, Event, Expected, PROXY, REMOTE, Scenario, Set, Sidecar},
 };
 
 /// The proxy as ever, and nothing to intercept.
@@ -18,8 +18,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let own = || tcp(PROXY, Host::Pod, 8080);
     let all = [
         ("captured, then not: outbound", &INJECTED[..], vec![out(), after(&NOTHING, again(0, out())), out()]),
-        ("captured, then not: inbound", &INJECTED, vec![inward(), after(&NOTHING, again(0, inward())), inward()]),
-        ("not captured, then captured: outbound", &NOTHING, vec![out(), after(&INJECTED, again(0, out())), out()]),
+        (
+            "captured, then not: inbound",
+            &INJECTED,
+            vec![inward(), after(&NOTHING, again(0, inward())), inward()],
+        ),
+        (
+            "not captured, then captured: outbound",
+            &NOTHING,
+            vec![out(), after(&INJECTED, again(0, out())), out()],
+        ),
         (
             "not captured, then captured: inbound",
             &NOTHING,
@@ -67,12 +75,30 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             sidecar: Sidecar::Dead,
             ..many("the proxy starts late", vec![out(), inward(), back(out()), inward()])
         },
-        many(
-            "interception ends",
-            vec![out(), inward(), own(), first(Event::Release, again(0, out())), again(1, inward()), out(), inward()],
-        ),
+        Scenario {
+            expected: vec![outlives(3, "service hello again"), outlives(4, "app hello again")],
+            ..many(
+                "interception ends",
+                vec![
+                    out(),
+                    inward(),
+                    own(),
+                    first(Event::Release, again(0, out())),
+                    again(1, inward()),
+                    out(),
+                    inward(),
+                ],
+            )
+        },
     ];
     every.flatten().chain(others.map(|scenario| Scenario { set: Set::Changes, ..scenario })).collect()
+}
+
+/// What an open connection gets after the end of its interception.
+fn outlives(connection: usize, ebpf: &'static str) -> Expected {
+    let reason = "with the last rule that needs it, connection tracking ends, and with it the translation of \
+                  connections that are open; those that eBPF redirected need nothing more of it";
+    Expected { connection, fact: "app.answer", nat: "ECONNRESET", ebpf, reason }
 }
 
 /// The connection of that index, asked once more.
@@ -92,6 +118,7 @@ fn back(connection: Connection) -> Connection {
     first(Event::ProxiesStart, connection)
 }
 
-fn first(event: Event, connection: Connection) -> Connection {
-    Connection { first: Some(event), ..connection }
+fn first(event: Event, mut connection: Connection) -> Connection {
+    connection.first = Some(event);
+    connection
 }

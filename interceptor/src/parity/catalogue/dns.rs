@@ -1,6 +1,6 @@
 //! DNS queries: to any server, to listed ones, by everybody who may ask, over TCP and over both kinds of UDP socket.
 
-use super::{bound, injected::COLLISION, families::translate, injected_with, many, tcp, udp};
+use super::{bound, families::translate, injected::COLLISION, injected_with, many, tcp, udp};
 use crate::parity::{
     plan::{Family, Host},
     scenario::{APP, Client, Connection, Deed, Endpoint, Expected, PROXY, PROXY_GROUP, ROOT, Scenario, Set},
@@ -40,7 +40,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             with("no server, asked by the app", &["--redirect-dns", "--dns-servers", ""], asks(APP)),
             with("a server of the workload's own", &ALL, own(1)),
             with("port 53 excluded", &[&ALL[..], &["-o", "53"]].concat(), asks(APP)),
-            with("the server's address excluded", &[&ALL[..], &["-x", "10.88.0.0/16,fd88::/16"]].concat(), asks(APP)),
+            with(
+                "the server's address excluded",
+                &[&ALL[..], &["-x", "10.88.0.0/16,fd88::/16"]].concat(),
+                asks(APP),
+            ),
             differing(
                 with("two servers asked from one socket", &ALL, vec![two()]),
                 vec![asker(0, "server.from'", "spread:src", STANDS_FOR)],
@@ -72,11 +76,7 @@ fn own(loopback: u8) -> Vec<Connection> {
 
 fn every_way(client: Client, server: Host) -> Vec<Connection> {
     let query = udp(client, server, 53);
-    vec![
-        tcp(client, server, 53),
-        Connection { deed: Deed::ConnectedDatagram, ..query.clone() },
-        query,
-    ]
+    vec![tcp(client, server, 53), Connection { deed: Deed::ConnectedDatagram, ..query.clone() }, query]
 }
 
 /// Both servers, asked at the same time.
@@ -92,10 +92,8 @@ fn asker(connection: usize, fact: &'static str, ebpf: &'static str, reason: &'st
 
 /// A query that reuses the addresses and ports of an earlier one must not inherit what became of that.
 fn from_bound() -> Vec<Connection> {
-    let query = |deed, server| Connection {
-        deed,
-        ..bound(APP, Host::Pod, SOURCE_PORT, Host::Service(server), 53)
-    };
+    let query =
+        |deed, server| Connection { deed, ..bound(APP, Host::Pod, SOURCE_PORT, Host::Service(server), 53) };
     vec![
         query(Deed::Datagram, 1),
         query(Deed::ConnectedDatagram, 1),

@@ -13,12 +13,12 @@ use crate::{
 const DUAL_STACK: &str = "--dual-stack";
 
 pub(super) fn scenarios(of: &[Scenario]) -> Vec<Scenario> {
-    let v6 = of.iter().filter_map(|scenario| {
-        translate(scenario, "IPv6", Family::V6, injected_with(&[DUAL_STACK]))
-    });
-    let mapped = of
+    let v6 = of
         .iter()
-        .filter_map(|scenario| translate(scenario, "IPv4 on IPv6 sockets", Family::Mapped, injected_with(&[])));
+        .filter_map(|scenario| translate(scenario, "IPv6", Family::V6, injected_with(&[DUAL_STACK])));
+    let mapped = of.iter().filter_map(|scenario| {
+        translate(scenario, "IPv4 on IPv6 sockets", Family::Mapped, injected_with(&[]))
+    });
     let untouched = [
         one("app to a remote service", tcp(APP, Host::Service(1), 80)),
         one("proxy to its own pod by address", tcp(PROXY, Host::Pod, 8080)),

@@ -28,7 +28,9 @@ pub fn scenarios_of(capture: &Capture, most: usize) -> Vec<Scenario> {
     chosen
         .chunks(TOGETHER)
         .zip(1..)
-        .map(|(connections, number)| scenario(&format!("given capture {number}"), capture, connections.to_vec()))
+        .map(|(connections, number)| {
+            scenario(&format!("given capture {number}"), capture, connections.to_vec())
+        })
         .collect()
 }
 
@@ -71,7 +73,8 @@ fn connection(packet: &Packet, capture: &Capture) -> Option<Connection> {
     };
     let (client, host) = match &packet.path {
         Path::Incoming { interface } => {
-            let arrives = interface == "eth0" && is_workload(packet.destination) && is_workload(packet.source);
+            let arrives =
+                interface == "eth0" && is_workload(packet.destination) && is_workload(packet.source);
             (Client { place: Place::Peer, owner: APP.owner }, arrives.then_some(Host::Pod)?)
         }
         Path::Outgoing { interface, uid, gid, mark } => {

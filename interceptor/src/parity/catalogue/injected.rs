@@ -3,7 +3,9 @@
 use super::{bound, many, one, tcp, udp};
 use crate::parity::{
     plan::{Family, Host},
-    scenario::{APP, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, REMOTE, ROOT, SECOND_APP, Scenario, Sidecar},
+    scenario::{
+        APP, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, REMOTE, ROOT, SECOND_APP, Scenario, Sidecar,
+    },
     world::Layout,
 };
 

@@ -57,7 +57,8 @@ fn shorts() -> Vec<Scenario> {
 fn bulk() -> Vec<Scenario> {
     let all = [("upload", Conversation::Upload(MANY)), ("download", Conversation::Download(MANY))];
     let scenarios = all.into_iter().flat_map(|(what, how)| {
-        ways().map(|(way, connection)| stream(&format!("large {what}: {way}"), Deed::Converse(how), connection))
+        ways()
+            .map(|(way, connection)| stream(&format!("large {what}: {way}"), Deed::Converse(how), connection))
     });
     scenarios.map(|scenario| Scenario { set: Set::Bulk, ..scenario }).collect()
 }
@@ -67,7 +68,11 @@ fn mute() -> Vec<Scenario> {
     ways()
         .map(|(way, connection)| {
             // Only where nobody accepts is it certain what is seen of a connection that says nothing.
-            let deed = if connection.client == PROXY || connection.to.port == 15020 { Deed::Ask } else { Deed::Open };
+            let deed = if connection.client == PROXY || connection.to.port == 15020 {
+                Deed::Ask
+            } else {
+                Deed::Open
+            };
             let connection = Connection { deed, ..connection };
             let connections = vec![connection.clone(), connection];
             let scenario = many(&format!("a proxy that never accepts: {way}"), connections);

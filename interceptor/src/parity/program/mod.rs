@@ -135,11 +135,11 @@ fn read_curl(said: &str) -> anyhow::Result<Fetched> {
 
 /// The program's file in `PATH`, if users without rights can reach and run it: a root's own tools are of no use here.
 fn find(name: &str) -> Option<PathBuf> {
-    let for_all = |path: &Path| {
-        fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
-    };
+    let for_all =
+        |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0);
     let usable = |path: &PathBuf| {
-        fs::canonicalize(path).is_ok_and(|path| path.ancestors().all(for_all)) && path.ancestors().all(for_all)
+        fs::canonicalize(path).is_ok_and(|path| path.ancestors().all(for_all))
+            && path.ancestors().all(for_all)
     };
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join(name)).find(usable)

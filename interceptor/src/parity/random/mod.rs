@@ -71,8 +71,7 @@ pub fn search(
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&draw.seed.to_le_bytes());
     let config = Config { failure_persistence: None, max_local_rejects: u32::MAX, ..Config::default() };
-    let mut drawing =
-        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let mut drawing = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let strategy = case();
     let (mut connections, mut number) = (0, 0);
     while number < draw.count {
