@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod build;
 pub mod foreign;
+pub mod inside;
 pub mod kept;
 pub mod traffic;
 
