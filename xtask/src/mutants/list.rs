@@ -62,6 +62,12 @@ pub(super) const MUTANTS: [Mutant; 24] = [
         CAPTURES,
     ),
     mutant(
+        "IPv6 is intercepted although it is off",
+        "policy/incoming.rs",
+        ["if !facts.is_v4 && !switches.any(Switches::IPV6) {", "if facts.port == 0 {"],
+        FAMILIES,
+    ),
+    mutant(
         "excluded outbound ports are redirected",
         "policy/outgoing.rs",
         ["if port.has(Marks::EXCLUDED) {", "if port.has(Marks::EXCLUDED) && facts.port == 0 {"],
@@ -138,12 +144,9 @@ pub(super) const MUTANTS: [Mutant; 24] = [
         DNS,
     ),
     mutant(
-        "the proxy's own DNS queries are captured",
+        "DNS over UDP is not captured",
         "policy/outgoing.rs",
-        [
-            "return if proxy { pass(Reason::Proxy) }",
-            "return if proxy && facts.port == 0 { pass(Reason::Proxy) }",
-        ],
+        ["    if captures_dns {\n", "    if captures_dns && tcp {\n"],
         DNS,
     ),
     mutant(
@@ -154,15 +157,6 @@ pub(super) const MUTANTS: [Mutant; 24] = [
             "if tables.settled_flag(is_self_call) && facts.port == 0 {",
         ],
         TPROXY,
-    ),
-    mutant(
-        "IPv6 is intercepted although it is off",
-        "policy/outgoing.rs",
-        [
-            "if !facts.is_v4 && !switches.any(Switches::IPV6) {\n        return pass",
-            "if facts.port == 0 {\n        return pass",
-        ],
-        CAPTURES,
     ),
     mutant(
         "the source is not bound",
@@ -186,7 +180,7 @@ pub(super) const MUTANTS: [Mutant; 24] = [
             "is_v4: tables.forget().flag(original.0.address.is_v4()),",
             "is_v4: tables.forget().flag(socket.is_v4()),",
         ],
-        CAPTURES,
+        FAMILIES,
     ),
     mutant(
         "the client is told the target as its peer",
