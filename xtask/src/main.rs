@@ -1,10 +1,11 @@
-//! The commands of this repository: `cargo xtask setup`, `test`, `churn`, `vm` and `demo`.
+//! The commands of this repository: `cargo xtask setup`, `test`, `churn`, `mutants`, `vm` and `demo`.
 //!
 //! Nothing here may depend on the `interceptor` crate: its build needs the linker that `setup` installs.
 
 mod build;
 mod churn;
 mod demo;
+mod mutants;
 mod preflight;
 mod process;
 mod setup;
@@ -28,6 +29,8 @@ enum Command {
     Test(test::Options),
     /// Run the node agent's long tests: churn, live changes, namespaces that come and go, many workloads (as root).
     Churn(churn::Options),
+    /// Plant faults in the data path, one after the other, and see each caught by `interceptor parity` (as root).
+    Mutants(mutants::Options),
     /// Run the behaviour tests on real kernels, in emulated machines.
     Vm(vm::Options),
     /// Show the same connections without interception, under iptables and under eBPF (as root).
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Test(options) => test::run(options),
         Command::Churn(options) => churn::run(&options),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Vm(options) => vm::run(&options),
         Command::Demo(options) => demo::run(&options),
     };
