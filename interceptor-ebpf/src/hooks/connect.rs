@@ -2,15 +2,15 @@
 
 use aya_ebpf::{helpers::generated::bpf_bind, macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    abi::{Address, Role, SocketRecord, Target},
-    policy::{Protocol, Reason, Tables as _},
+    abi::{Address, Switches},
+    policy::{Reason, Tables as _},
 };
 
 use crate::kernel::{
     call::Call,
-    context::{Family, SocketAddress},
+    context::{Family, Socket, SocketAddress},
     outcome::{self, ALLOW, Failure},
-    records,
+    pending, records,
     tables::KernelTables,
 };
 
@@ -30,7 +30,9 @@ fn connect(context: &SocketAddress) -> i32 {
     let workload = context.workload();
     match outcome::tables(workload) {
         Ok(tables) => {
-            outcome::tell(workload, &tables, context, intercept(context, workload, protocol, &tables))
+            let mut call = Call::of(context, protocol);
+            let outcome = intercept(context, &mut call, &tables);
+            outcome::tell(workload, &tables, &mut call, outcome)
         }
         Err(told) => told,
     }
@@ -38,66 +40,43 @@ fn connect(context: &SocketAddress) -> i32 {
 
 /// Decides, and rewrites the destination as the last step, so that a failure leaves the call as it was.
 #[inline(always)]
-fn intercept(
-    context: &SocketAddress,
-    workload: u64,
-    protocol: Protocol,
-    tables: &KernelTables,
-) -> Result<Reason, Failure> {
-    let protocol = tables.forget().protocol(protocol);
-    let call = Call::of(context, protocol, tables);
-    call.trace(workload, protocol);
-    let Some(listener) = call.decision.redirect() else {
-        return Ok(direct(&call, protocol, tables));
-    };
-    let target = match protocol {
-        Protocol::Tcp => tables.workload().target(&call.original, listener),
-        // A datagram is not steered, so it goes to the address the listener is at.
-        Protocol::Udp => Target(tables.workload().datagram_target(&call.original)),
-    };
-    let target = Target(tables.forget().endpoint(&target.0));
-    let rewrites = tables.settled_flag(!listener.is_transparent());
-    let binds = tables.settled_flag(rewrites && call.bound.is_free());
-    let record = SocketRecord {
-        listener_port: target.0.port,
-        listener,
-        original: call.original,
-        alias: if rewrites && !binds { call.bound.alias(&call.source) } else { Address::UNSPECIFIED_V6 },
-        bound_here: u32::from(binds || call.bound.by_us),
-        ..SocketRecord::new(Role::REDIRECTED)
-    };
-    if !records::put(call.socket, &record) {
-        return Err(Failure::Record);
+fn intercept(context: &SocketAddress, call: &mut Call, tables: &KernelTables) -> Result<Reason, Failure> {
+    let socket = context.socket();
+    call.decide(tables);
+    if call.passes() {
+        if call.is_udp() {
+            // It may have been redirected by an earlier call, and must not keep the names of that one.
+            records::remove(socket);
+            return Ok(call.reason());
+        }
+        if !call.own.is_unspecified() && !tables.is_local(&call.own) {
+            call.foreign = 1;
+        }
     }
-    if binds && !bind(context, &call) {
-        records::remove(call.socket);
+    // Without its entry there a redirected connection is refused, and it is made after the last chance to let it pass.
+    if !call.passes() && tables.workload().any(Switches::BYPASS_ON_ERROR) && !pending::has_room() {
+        return Err(Failure::Pending);
+    }
+    call.plan(tables);
+    // A socket that connects by itself has a record, too: over TCP it answers SO_ORIGINAL_DST with its remote address,
+    // unlike an accepted one.
+    if !records::put(socket, &call.record) {
+        return if call.passes() { Ok(Reason::RecordFailed) } else { Err(Failure::Record) };
+    }
+    if call.binds != 0 && !bind(context, socket, &call.binding) && !call.passes() {
+        records::remove(socket);
         return Err(Failure::Source);
     }
-    if rewrites {
-        context.set_endpoint(&target.0);
+    if call.rewrites != 0 {
+        context.set_endpoint(&call.target.0);
     }
-    Ok(call.decision.reason)
-}
-
-/// Notes that the socket connects by itself. It may have been redirected by an earlier call, and must not keep the
-/// names of that one; and over TCP it answers SO_ORIGINAL_DST with its remote address, unlike an accepted socket.
-#[inline(always)]
-fn direct(call: &Call, protocol: Protocol, tables: &KernelTables) -> Reason {
-    if matches!(protocol, Protocol::Udp) {
-        records::remove(call.socket);
-        return call.decision.reason;
-    }
-    let bound = call.bound.by_application();
-    let is_own = tables.settled_flag(bound.is_unspecified() || tables.is_local(&bound));
-    let role = if is_own { Role::DIRECT } else { Role::IMPERSONATING };
-    let record = SocketRecord { bound_here: u32::from(call.bound.by_us), ..SocketRecord::new(role) };
-    if records::put(call.socket, &record) { call.decision.reason } else { Reason::RecordFailed }
+    Ok(call.reason())
 }
 
 /// Binds the address the kernel would have chosen for the original destination, so that the proxy sees its peer as
 /// under nat. Port 0 reserves nothing: the kernel still picks the port when it connects.
 #[inline(always)]
-fn bind(context: &SocketAddress, call: &Call) -> bool {
+fn bind(context: &SocketAddress, socket: Socket, address: &Address) -> bool {
     /// `sockaddr_in6`, or `sockaddr_in` in its beginning: one, as the stack has no room for both.
     #[repr(C)]
     struct Name {
@@ -106,14 +85,11 @@ fn bind(context: &SocketAddress, call: &Call) -> bool {
         words: [u32; 6],
     }
     const IPV4_LENGTH: i32 = 16;
-    if call.source.is_unspecified() {
-        return true;
-    }
     // An IPv6 socket is bound as one, also where it was given an IPv4 address.
-    let is_v4 = call.socket.is_v4();
-    let [a, b, c, d] = call.source.words();
+    let is_v4 = socket.is_v4();
+    let [a, b, c, d] = address.words();
     let mut name = if is_v4 {
-        Name { family: 2, port: 0, words: [call.source.v4_word(), 0, 0, 0, 0, 0] }
+        Name { family: 2, port: 0, words: [d, 0, 0, 0, 0, 0] }
     } else {
         Name { family: 10, port: 0, words: [0, a, b, c, d, 0] }
     };

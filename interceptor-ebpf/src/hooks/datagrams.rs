@@ -6,7 +6,7 @@
 
 use aya_ebpf::{bindings::BPF_ANY, macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    abi::{Address, Resolver, Role, SocketRecord, Switches},
+    abi::{Address, Listener, Resolver, Role, SocketRecord, Switches},
     policy::{DNS_PORT, Protocol, Reason, Tables as _},
 };
 
@@ -57,44 +57,50 @@ fn send(context: &SocketAddress) -> i32 {
     if context.endpoint().port != DNS_PORT {
         return ALLOW;
     }
-    outcome::tell(workload, &tables, context, ask(context, workload, &tables))
+    let mut call = Call::of(context, Protocol::Udp);
+    call.decide(&tables);
+    let outcome = ask(context, workload, &mut call, &tables);
+    outcome::tell(workload, &tables, &mut call, outcome)
 }
 
 /// Sends a query to the proxy.
 #[inline(always)]
-fn ask(context: &SocketAddress, workload: u64, tables: &KernelTables) -> Result<Reason, Failure> {
-    let call = Call::of(context, Protocol::Udp, tables);
-    call.trace(workload, Protocol::Udp);
-    let Some(listener) = call.decision.redirect() else {
-        return Ok(call.decision.reason);
-    };
+fn ask(
+    context: &SocketAddress,
+    workload: u64,
+    call: &mut Call,
+    tables: &KernelTables,
+) -> Result<Reason, Failure> {
+    if call.listener == Listener::NONE {
+        return Ok(call.reason());
+    }
     let target = tables.workload().datagram_target(&call.original);
     let may_choose = call.bound.address.is_unspecified();
-    let first = match records::get(call.socket) {
+    let first = match records::get(context.socket()) {
         Some(record) if record.original == call.original => true,
         Some(_) if may_choose => false,
         // A socket bound to an address hears answers only there: the last server asked is the one that answers.
         _ => {
             let record = SocketRecord {
                 listener_port: target.port,
-                listener,
+                listener: call.listener,
                 original: call.original,
                 ..SocketRecord::new(Role::ASKING)
             };
-            if !records::put(call.socket, &record) {
+            if !records::put(context.socket(), &record) {
                 return Err(Failure::Record);
             }
             true
         }
     };
     if may_choose {
-        let source = if first { call.source } else { resolver(workload, &call, tables)? };
+        let source = if first { call.source } else { resolver(workload, call, tables)? };
         if !source.is_unspecified() {
             context.set_source(&source);
         }
     }
     context.set_endpoint(&target);
-    Ok(call.decision.reason)
+    Ok(call.reason())
 }
 
 /// The address that stands for a server, noted so that its answers are known by it.

@@ -58,7 +58,7 @@ fn steer(context: SkLookupContext) -> u32 {
         workload,
         source: &flow.client,
         destination: &flow.target.0,
-        reason,
+        reason: reason as u32,
         listener: listener.unwrap_or(Listener::NONE),
         point: Point::ARRIVE,
     });

@@ -1,146 +1,182 @@
 //! A connect or send call: where it goes, from where, and what the policy says of it.
+//!
+//! What is found out about a call is kept in one piece of memory, and found out by functions of external linkage. The
+//! verifier follows each of those once, by itself, and takes what it wrote for any number: so the many ways through
+//! one part of a hook do not multiply with those through the next.
+
+use core::ptr;
 
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use interceptor_ebpf::{
-    abi::{Address, Endpoint, Entry, Listener, OriginalDestination, Point},
-    policy::{Decision, Outgoing, Protocol, Reason, outgoing},
+    abi::{
+        Address, Endpoint, Entry, Listener, Marks, OriginalDestination, Role, SocketRecord, Subject,
+        Switches, Target,
+    },
+    policy::{Protocol, Reason, Tables as _},
 };
 
 use super::{
-    context::{Socket, SocketAddress},
-    forget::Forget,
+    context::SocketAddress,
+    plan::{let_pass, redirect_call},
     records,
     tables::KernelTables,
-    trace::{self, Told},
+    trace::trace_call,
+    verdict::{decide_call, understand_call},
 };
 
 /// A call, and what was decided about it.
+#[repr(C)]
 pub(crate) struct Call {
-    pub(crate) socket: Socket,
-    pub(crate) bound: Bound,
+    /// Where it goes, as the kernel will understand it.
     pub(crate) original: OriginalDestination,
+    /// The address and port in force; unspecified and 0 where the kernel may still choose.
+    pub(crate) bound: Endpoint,
+    /// The address the application bound; unspecified if it did not.
+    pub(crate) own: Address,
     /// Source address the kernel would choose without us; unspecified if it has none.
     pub(crate) source: Address,
-    pub(crate) decision: Decision,
+    /// Where it is to go instead, if it is redirected.
+    pub(crate) target: Target,
+    /// The listener it is redirected to; none if it passes.
+    pub(crate) listener: Listener,
+    /// The clause that decided, as a number.
+    pub(crate) reason: u32,
+    /// 1 if the address in force is from an earlier connect of this socket, and ours.
+    pub(crate) bound_by_us: u32,
+    /// 1 for TCP, 0 for UDP.
+    pub(super) tcp: u32,
+    /// 1 for an IPv4 destination.
+    pub(super) v4: u32,
+    pub(super) user: u32,
+    pub(super) group: u32,
+    pub(super) mark: u32,
+    pub(super) outbound_port: Marks,
+    pub(super) inbound_port: Marks,
+    pub(super) user_marks: Marks,
+    pub(super) group_marks: Marks,
+    /// Where an answer is written down to be forgotten.
+    pub(super) flag: u32,
+    /// 1 if the application bound an address that is not the workload's.
+    pub(crate) foreign: u32,
+    /// 1 if the destination is to be rewritten.
+    pub(crate) rewrites: u32,
+    /// 1 if the socket is to be bound to `binding` first.
+    pub(crate) binds: u32,
+    /// The address to bind.
+    pub(crate) binding: Address,
+    /// What is to be kept with the socket.
+    pub(crate) record: SocketRecord,
 }
 
 impl Call {
+    /// What the call itself tells. What is found out later has any value meanwhile: a function that is given memory
+    /// must be given all of it written.
     #[inline(always)]
-    pub(crate) fn of(context: &SocketAddress, protocol: Protocol, tables: &KernelTables) -> Self {
+    pub(crate) fn of(context: &SocketAddress, protocol: Protocol) -> Self {
         let socket = context.socket();
-        let forget = tables.forget();
-        let bound = Bound::of(socket).forgotten(forget);
-        let original = destination(context.endpoint(), &bound.by_application());
-        let original = OriginalDestination(forget.endpoint(&original.0));
-        let (source, decision) = match tables.address(&original.0.address) {
-            Some(entry) => decide(protocol, socket, &bound, &original, entry, tables),
-            None => (Address::UNSPECIFIED_V6, Decision::pass(Reason::NoRoute)),
-        };
-        let (source, decision) = (forget.address(&source), forget.decision(&decision));
-        Self { socket, bound, original, source, decision }
+        let ids = bpf_get_current_uid_gid();
+        let (bound, mark) = (socket.local(), socket.mark());
+        Self {
+            original: OriginalDestination(context.endpoint()),
+            bound,
+            own: bound.address,
+            source: bound.address,
+            target: Target(bound),
+            listener: Listener(mark),
+            reason: mark,
+            bound_by_us: records::get(socket).map_or(0, |record| record.bound_here),
+            tcp: u32::from(matches!(protocol, Protocol::Tcp)),
+            v4: mark,
+            user: ids as u32,
+            group: (ids >> 32) as u32,
+            mark,
+            outbound_port: Marks(mark),
+            inbound_port: Marks(mark),
+            user_marks: Marks(mark),
+            group_marks: Marks(mark),
+            flag: mark,
+            foreign: 0,
+            rewrites: mark,
+            binds: mark,
+            binding: bound.address,
+            record: SocketRecord {
+                role: Role::DIRECT,
+                listener_port: bound.port,
+                listener: Listener(mark),
+                original: OriginalDestination(bound),
+                alias: bound.address,
+                bound_here: mark,
+            },
+        }
     }
 
-    /// Tells what was decided.
+    /// Decides about it.
     #[inline(always)]
-    pub(crate) fn trace(&self, workload: u64, protocol: Protocol) {
-        trace::tell(&Told {
-            workload,
-            source: &Endpoint::new(self.source, self.bound.port),
-            destination: &self.original.0,
-            reason: self.decision.reason,
-            listener: self.decision.redirect().unwrap_or(Listener::NONE),
-            point: point(protocol),
-        });
+    pub(crate) fn decide(&mut self, tables: &KernelTables) {
+        understand_call(self);
+        self.look_up(tables);
+        let entry = tables.address(&self.original.0.address);
+        decide_call(self, tables.workload(), entry.map_or(ptr::null(), ptr::from_ref));
+    }
+
+    /// Finds out what is to be done about it.
+    #[inline(always)]
+    pub(crate) fn plan(&mut self, tables: &KernelTables) {
+        if self.passes() {
+            let_pass(self);
+        } else {
+            redirect_call(self, tables.workload());
+        }
+    }
+
+    /// Whether it goes where it wanted to.
+    #[inline(always)]
+    pub(crate) fn passes(&self) -> bool {
+        self.listener == Listener::NONE
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_udp(&self) -> bool {
+        self.tcp == 0
+    }
+
+    /// The clause that decided.
+    #[inline(always)]
+    pub(crate) fn reason(&self) -> Reason {
+        // SAFETY: `decide_call` writes a reason, and whoever uses its number compares it with their count.
+        unsafe { core::mem::transmute::<u32, Reason>(self.reason) }
+    }
+
+    /// Tells what came of it.
+    #[inline(always)]
+    pub(crate) fn trace(&self, workload: u64, reason: Reason) {
+        trace_call(self, workload, reason as u32);
+    }
+
+    /// Looks up the marks that the capture has any of.
+    #[inline(always)]
+    fn look_up(&mut self, tables: &KernelTables) {
+        let has = |switches| tables.workload().any(switches);
+        let (port, user, group) = (self.original.0.port, self.user, self.group);
+        if has(Switches::OUTBOUND_PORTS) {
+            note(&mut self.outbound_port, tables.port(Subject::OutboundPort, port));
+        }
+        if has(Switches::MORE_USERS) {
+            note(&mut self.user_marks, tables.id(Subject::User, user));
+        }
+        if has(Switches::MORE_GROUPS | Switches::OWNER_GROUPS_EXCLUDED | Switches::OWNER_GROUPS_ONLY) {
+            note(&mut self.group_marks, tables.id(Subject::Group, group));
+        }
+        // Only TPROXY asks about the inbound port of a connection that goes out.
+        if has(Switches::TPROXY) {
+            note(&mut self.inbound_port, tables.port(Subject::InboundPort, port));
+        }
     }
 }
 
-/// Where a call of a protocol is decided.
 #[inline(always)]
-pub(crate) fn point(protocol: Protocol) -> Point {
-    if matches!(protocol, Protocol::Tcp) { Point::CONNECT } else { Point::SEND }
-}
-
-#[inline(always)]
-fn decide(
-    protocol: Protocol,
-    socket: Socket,
-    bound: &Bound,
-    original: &OriginalDestination,
-    entry: &Entry,
-    tables: &KernelTables,
-) -> (Address, Decision) {
-    let bound = bound.by_application();
-    let source = if bound.is_unspecified() { entry.source } else { bound };
-    let ids = bpf_get_current_uid_gid();
-    let facts = Outgoing {
-        protocol,
-        destination: entry,
-        is_v4: tables.forget().flag(original.0.address.is_v4()),
-        port: original.0.port,
-        source,
-        user: ids as u32,
-        group: (ids >> 32) as u32,
-        mark: socket.mark(),
-    };
-    (source, outgoing(&facts, tables))
-}
-
-/// The destination as the kernel will understand it: it takes an unspecified one for the socket's own address, or for
-/// the loopback address (net/ipv4/route.c, net/ipv6/tcp_ipv6.c).
-#[inline(always)]
-fn destination(given: Endpoint, bound: &Address) -> OriginalDestination {
-    let address = if !given.address.is_unspecified() {
-        given.address
-    } else if bound.is_unspecified() {
-        given.address.loopback_of_family()
-    } else {
-        *bound
-    };
-    OriginalDestination(Endpoint::new(address, given.port))
-}
-
-/// What a socket is bound to when it is used, and by whom.
-pub(crate) struct Bound {
-    /// The address in force; unspecified if the kernel may still choose.
-    pub(crate) address: Address,
-    /// The port in force; 0 if the kernel may still choose.
-    pub(crate) port: u16,
-    /// Whether the address in force is from an earlier connect of this socket, and ours.
-    pub(crate) by_us: bool,
-}
-
-impl Bound {
-    #[inline(always)]
-    fn of(socket: Socket) -> Self {
-        let local = socket.local();
-        let is_bound = !local.address.is_unspecified();
-        let by_us = is_bound && records::get(socket).is_some_and(|record| record.bound_here == 1);
-        Self { address: local.address, port: local.port, by_us }
-    }
-
-    /// The address the application bound; unspecified if it did not.
-    #[inline(always)]
-    pub(crate) fn by_application(&self) -> Address {
-        if self.by_us { Address::UNSPECIFIED_V6 } else { self.address }
-    }
-
-    /// The same, without what the verifier knows of it.
-    #[inline(always)]
-    fn forgotten(self, forget: Forget<'_>) -> Self {
-        Self { address: forget.address(&self.address), port: self.port, by_us: forget.flag(self.by_us) }
-    }
-
-    /// Whether an address can still be bound: not once the socket has one, or a port.
-    #[inline(always)]
-    pub(crate) fn is_free(&self) -> bool {
-        self.address.is_unspecified() && self.port == 0
-    }
-
-    /// The address to show in place of the one in force, where that is not the one the route gives: on a port bound
-    /// to the wildcard address the kernel chooses 127.0.0.1 for the target, and a binding of ours outlives its
-    /// connection.
-    #[inline(always)]
-    pub(crate) fn alias(&self, source: &Address) -> Address {
-        if self.address == *source { Address::UNSPECIFIED_V6 } else { *source }
+fn note(marks: &mut Marks, found: Option<&Entry>) {
+    if let Some(entry) = found {
+        *marks = entry.marks;
     }
 }

@@ -7,10 +7,7 @@
 
 use core::ptr;
 
-use interceptor_ebpf::{
-    abi::{Address, Endpoint, Workload},
-    policy::{Decision, Protocol},
-};
+use interceptor_ebpf::{abi::Workload, policy::Decision};
 
 /// Hides values behind a number the verifier cannot know: one out of a map.
 #[derive(Clone, Copy)]
@@ -29,25 +26,6 @@ impl Forget<'_> {
     #[inline(always)]
     pub(crate) fn flag(self, value: bool) -> bool {
         self.word(u32::from(value)) != 0
-    }
-
-    /// The same protocol.
-    #[inline(always)]
-    pub(crate) fn protocol(self, value: Protocol) -> Protocol {
-        if self.flag(matches!(value, Protocol::Tcp)) { Protocol::Tcp } else { Protocol::Udp }
-    }
-
-    /// The same address.
-    #[inline(always)]
-    pub(crate) fn address(self, value: &Address) -> Address {
-        let [a, b, c, d] = value.words();
-        Address::from_v6([self.word(a), self.word(b), self.word(c), self.word(d)])
-    }
-
-    /// The same endpoint.
-    #[inline(always)]
-    pub(crate) fn endpoint(self, value: &Endpoint) -> Endpoint {
-        Endpoint::new(self.address(&value.address), self.word(u32::from(value.port)) as u16)
     }
 
     /// The same decision.

@@ -2,17 +2,15 @@
 
 use aya_ebpf::helpers::generated::bpf_set_retval;
 use interceptor_ebpf::{
-    abi::{Listener, Point, Switches},
+    abi::{Listener, Switches},
     policy::{Reason, Tables as _},
 };
 
 use super::{
-    call,
-    context::SocketAddress,
+    call::Call,
     count::count,
     maps::HAS_SET_RETVAL,
     tables::{Absent, KernelTables},
-    trace::{self, Told},
 };
 
 /// What a cgroup hook returns to let the call go on.
@@ -32,6 +30,8 @@ pub(crate) enum Failure {
     Source,
     /// The DNS server could not be noted.
     Resolver,
+    /// The connection could not be noted until the proxy accepts it.
+    Pending,
 }
 
 /// The tables of a workload whose call is to be decided; else what the call is told.
@@ -47,34 +47,27 @@ pub(crate) fn tables(workload: u64) -> Result<KernelTables, i32> {
     }
 }
 
-/// Counts what came of a workload's call, and tells the call.
+/// Counts and tells what came of a workload's call, and tells the call.
 #[inline(always)]
 pub(crate) fn tell(
     workload: u64,
     tables: &KernelTables,
-    context: &SocketAddress,
+    call: &mut Call,
     outcome: Result<Reason, Failure>,
 ) -> i32 {
     let (reason, errno) = match outcome {
-        Ok(reason) => {
-            count(workload, reason);
-            return ALLOW;
-        }
+        Ok(reason) => (reason, 0),
         Err(Failure::Record) => (Reason::RecordFailed, ENOMEM),
         Err(Failure::Source) => (Reason::SourceFailed, EADDRNOTAVAIL),
         Err(Failure::Resolver) => (Reason::ResolverFailed, ENOMEM),
+        Err(Failure::Pending) => (Reason::PendingFull, ENOMEM),
     };
+    if errno != 0 {
+        call.listener = Listener::NONE;
+    }
     count(workload, reason);
-    // A failed call was not rewritten: the destination is still the one it wanted.
-    trace::tell(&Told {
-        workload,
-        source: &context.socket().local(),
-        destination: &context.endpoint(),
-        reason,
-        listener: Listener::NONE,
-        point: context.protocol().map_or(Point::CONNECT, call::point),
-    });
-    if tables.workload().any(Switches::BYPASS_ON_ERROR) { ALLOW } else { deny(errno) }
+    call.trace(workload, reason);
+    if errno == 0 || tables.workload().any(Switches::BYPASS_ON_ERROR) { ALLOW } else { deny(errno) }
 }
 
 #[inline(always)]

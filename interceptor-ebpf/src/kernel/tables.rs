@@ -55,6 +55,18 @@ impl KernelTables {
         self.address(address).is_some_and(|entry| entry.has(Marks::LOCAL))
     }
 
+    /// What the capture says of a port.
+    #[inline(always)]
+    pub(crate) fn port(&self, subject: Subject, port: u16) -> Option<&'static Entry> {
+        self.entry(subject, EntryKey::port(subject, port))
+    }
+
+    /// What the capture says of a user, group or interface.
+    #[inline(always)]
+    pub(crate) fn id(&self, subject: Subject, id: u32) -> Option<&'static Entry> {
+        self.entry(subject, EntryKey::id(subject, id))
+    }
+
     #[inline(always)]
     fn marks(&self, subject: Subject, key: EntryKey) -> Marks {
         Marks(self.forget().word(self.entry(subject, key).map_or(0, |entry| entry.marks.0)))

@@ -3,21 +3,38 @@
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns, generated::bpf_get_current_comm,
 };
-use interceptor_ebpf::{
-    abi::{Endpoint, Listener, Point, TRACING_LOST, TRACING_UNTIL},
-    policy::Reason,
-};
+use interceptor_ebpf::abi::{Endpoint, Listener, Point, TRACING_LOST, TRACING_UNTIL};
 
-use super::maps::{HAS_COMMAND, HAS_PROCESS, TRACE, TRACING};
+use super::{
+    call::Call,
+    maps::{HAS_COMMAND, HAS_PROCESS, TRACE, TRACING},
+};
 
 /// A decision to be told.
 pub(crate) struct Told<'a> {
     pub(crate) workload: u64,
     pub(crate) source: &'a Endpoint,
     pub(crate) destination: &'a Endpoint,
-    pub(crate) reason: Reason,
+    pub(crate) reason: u32,
     pub(crate) listener: Listener,
     pub(crate) point: Point,
+}
+
+/// Tells what came of a call if somebody reads: a function that the verifier follows by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn trace_call(call: *const Call, workload: u64, reason: u32) -> u32 {
+    // SAFETY: the verifier holds callers to memory of this size, or null.
+    let Some(call) = (unsafe { call.as_ref() }) else { return 0 };
+    tell(&Told {
+        workload,
+        source: &Endpoint::new(call.source, call.bound.port),
+        destination: &call.original.0,
+        reason,
+        listener: call.listener,
+        point: if call.tcp != 0 { Point::CONNECT } else { Point::SEND },
+    });
+    0
 }
 
 /// Tells a decision if somebody reads.
@@ -49,7 +66,7 @@ pub(crate) fn tell(told: &Told<'_>) {
         (*event).workload = told.workload;
         (*event).source = *told.source;
         (*event).destination = *told.destination;
-        (*event).reason = told.reason as u32;
+        (*event).reason = told.reason;
         (*event).listener = told.listener;
         (*event).point = told.point;
         (*event).user = if caller { bpf_get_current_uid_gid() as u32 } else { 0 };

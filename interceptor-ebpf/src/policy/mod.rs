@@ -36,6 +36,12 @@ pub trait Tables {
     fn settled(&self, decision: Decision) -> Decision {
         decision
     }
+    /// The same facts, forgotten in the same way.
+    #[inline(always)]
+    #[must_use]
+    fn afresh<'f>(&self, facts: &Outgoing<'f>) -> Outgoing<'f> {
+        *facts
+    }
     /// The same answer, forgotten in the same way.
     #[inline(always)]
     #[must_use]
@@ -83,6 +89,13 @@ impl Decision {
     #[must_use]
     pub const fn passes(&self) -> bool {
         self.listener.0 == Listener::NONE.0
+    }
+
+    /// A decision from its two parts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(listener: Listener, reason: Reason) -> Self {
+        Self { listener, reason }
     }
 
     /// The decision to let a connection go where it wants to.

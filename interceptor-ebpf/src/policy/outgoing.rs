@@ -44,7 +44,7 @@ pub enum Protocol {
 pub fn outgoing(facts: &Outgoing<'_>, tables: &impl Tables) -> Decision {
     let decision = tables.settled(by_nat(facts, tables));
     let tproxy = tables.workload().any(Switches::TPROXY);
-    let is_self_call = tproxy && decision.passes() && is_tproxied_self_call(facts, tables);
+    let is_self_call = tproxy && decision.passes() && is_tproxied_self_call(&tables.afresh(facts), tables);
     if tables.settled_flag(is_self_call) {
         return redirect(Listener::INBOUND, Reason::ProxyToItself);
     }
@@ -85,7 +85,9 @@ fn by_nat(facts: &Outgoing<'_>, tables: &impl Tables) -> Decision {
     if exempts_source && marks.has(Marks::LOCAL) && facts.source.is_passthrough() {
         return pass(Reason::PassthroughSource);
     }
-    by_owner(facts, tables, tables.settled(by_destination(facts, switches, port, captures_dns)))
+    let captures_dns = tables.settled_flag(captures_dns);
+    let otherwise = tables.settled(by_destination(&tables.afresh(facts), switches, port, captures_dns));
+    by_owner(&tables.afresh(facts), tables, otherwise)
 }
 
 /// The clauses about where it goes to.
