@@ -1,7 +1,8 @@
-//! The commands of this repository: `cargo xtask setup`, `test` and `demo`.
+//! The commands of this repository: `cargo xtask setup`, `test`, `demo` and `bench`.
 //!
 //! Nothing here may depend on the `interceptor` crate: its build needs the linker that `setup` installs.
 
+mod bench;
 mod build;
 mod demo;
 mod preflight;
@@ -18,7 +19,11 @@ use std::{
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Setup, test and demo of this repository")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Setup, test, demo and measures of this repository"
+)]
 enum Command {
     /// Install what building, testing and the demo need, and nothing that is there already.
     Setup,
@@ -26,6 +31,8 @@ enum Command {
     Test(test::Options),
     /// Show the same connections without interception, under iptables and under eBPF (as root).
     Demo(demo::Options),
+    /// Measure what interception costs, beside iptables and beside none (as root).
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +40,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Test(options) => test::run(options),
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
