@@ -37,7 +37,8 @@ pub(crate) enum Direction {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scene<'a> {
     pub(crate) direction: Direction,
-    pub(crate) family: Family,
+    /// Whether it is IPv6; else IPv4.
+    pub(crate) ipv6: bool,
     /// How many different destinations the client takes in turn.
     pub(crate) destinations: u32,
     /// Flags of the capture, beside those of every injected pod.
@@ -49,7 +50,7 @@ pub(crate) struct Scene<'a> {
 impl Scene<'_> {
     /// Outbound IPv4 with enough destinations that ports in TIME_WAIT do not matter.
     pub(crate) const OUTBOUND: Self =
-        Self { direction: Direction::Outbound, family: Family::V4, destinations: 250, capture: &[], held: 0 };
+        Self { direction: Direction::Outbound, ipv6: false, destinations: 250, capture: &[], held: 0 };
 }
 
 /// A world under a regime, ready to measure.
@@ -87,10 +88,8 @@ impl Stage {
         let start = |place, owner, processors: &[usize]| {
             Worker::start(&world, &bench.interceptor, place, owner, processors)
         };
-        let any = match scene.family {
-            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
+        let any =
+            if scene.ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
         let listen = Request::Serve { address: SocketAddr::new(any, port), threads: SERVER_THREADS };
         // A process has only so many descriptors.
         let processes = scene.held.div_ceil(bench.connections_a_process);
@@ -185,7 +184,7 @@ impl Stage {
 
 /// The flags that put a pod under a regime.
 pub(crate) fn capture<'a>(regime: Regime, scene: &Scene<'a>) -> Vec<&'a str> {
-    let ipv6: &[&str] = if scene.family == Family::V6 { &["--ipv6", "on"] } else { &[] };
+    let ipv6: &[&str] = if scene.ipv6 { &["--ipv6", "on"] } else { &[] };
     [&INJECTED[..], ipv6, regime.flags(), scene.capture].concat()
 }
 
@@ -201,16 +200,14 @@ fn set(namespace: &Namespace, name: &str, value: &str) -> anyhow::Result<()> {
 /// loopback network as there would be destinations, so that no regime has fewer tuples than another.
 fn target(regime: Regime, scene: &Scene<'_>, n: u32) -> SocketAddr {
     let direct = regime == Regime::Direct;
-    let pod = Host::Pod.address(scene.family);
-    match (scene.direction, scene.family, direct) {
-        (Direction::Outbound, Family::V4, true) => {
+    let pod = Host::Pod.address(if scene.ipv6 { Family::V6 } else { Family::V4 });
+    match (scene.direction, scene.ipv6, direct) {
+        (Direction::Outbound, false, true) => {
             SocketAddr::from((Ipv4Addr::from_bits(0x7f01_0001 + n), OUTBOUND_PORT))
         }
-        (Direction::Outbound, Family::V4, false) => {
-            SocketAddr::from((Ipv4Addr::from_bits(0x0a63_0001 + n), 80))
-        }
-        (Direction::Outbound, Family::V6, true) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
-        (Direction::Outbound, Family::V6, false) => {
+        (Direction::Outbound, false, false) => SocketAddr::from((Ipv4Addr::from_bits(0x0a63_0001 + n), 80)),
+        (Direction::Outbound, true, true) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
+        (Direction::Outbound, true, false) => {
             let last = u128::from(n) + 1;
             SocketAddr::from((Ipv6Addr::from_bits((0xfd99 << 112) | last), 80))
         }

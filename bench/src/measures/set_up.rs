@@ -1,7 +1,5 @@
 //! Connections made: connect, one byte each way, close.
 
-use interceptor::parity::plan::Family;
-
 use crate::{
     bench::{Bench, Label, turns},
     stage::{Direction, Scene, Slice, Stage},
@@ -12,14 +10,14 @@ const CLIENTS: [(usize, &str); 2] = [(1, "1 client"), (8, "8 clients")];
 
 pub(super) fn measure(bench: &mut Bench) -> anyhow::Result<()> {
     let scenes = [
-        ("outbound IPv4", Direction::Outbound, Family::V4),
-        ("outbound IPv6", Direction::Outbound, Family::V6),
-        ("inbound IPv4", Direction::Inbound, Family::V4),
-        ("inbound IPv6", Direction::Inbound, Family::V6),
+        ("outbound IPv4", Direction::Outbound, false),
+        ("outbound IPv6", Direction::Outbound, true),
+        ("inbound IPv4", Direction::Inbound, false),
+        ("inbound IPv6", Direction::Inbound, true),
     ];
-    for (name, direction, family) in scenes {
+    for (name, direction, ipv6) in scenes {
         let destinations = if direction == Direction::Inbound { 1 } else { Scene::OUTBOUND.destinations };
-        let scene = Scene { direction, family, destinations, ..Scene::OUTBOUND };
+        let scene = Scene { direction, ipv6, destinations, ..Scene::OUTBOUND };
         let mut stages = bench
             .regimes
             .iter()

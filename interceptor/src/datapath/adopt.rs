@@ -2,28 +2,25 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
 };
 
 use aya::maps::{Map, MapData, MapError, SkStorage, SockHash};
 use interceptor_ebpf::abi::{LISTENER_SLOTS, Listener, ListenerKey, SocketRecord, Workload};
-use procfs::{
-    ProcResult,
-    net::TcpState,
-    process::{FDTarget, Process},
-};
+use procfs::process::FDTarget;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::DatapathError;
+use super::{
+    DatapathError,
+    listening::{Listening, listening},
+};
 use crate::netns::Netns;
 
-/// A socket that listens on a port of the proxy.
-struct Listening {
-    inode: u64,
-    local: std::net::SocketAddr,
-}
+/// What is said where the kernel lists no sockets (`CONFIG_INET_DIAG`).
+const NO_DIAGNOSIS: &str = "the kernel does not list listening sockets (module tcp_diag): if the proxy is already \
+                            running, restart it, or redirected connections are refused";
 
 /// Puts the proxy's listening sockets under the care of our programs, as they would have done themselves.
 /// Returns a sentence for each that could not be.
@@ -33,7 +30,15 @@ pub(super) fn listeners(
     cookie: u64,
     workload: &Workload,
 ) -> Result<Vec<String>, DatapathError> {
-    let listening = netns.run(|| listening(workload))?.map_err(|source| DatapathError::Sockets { source })?;
+    let listening = match netns.run(listening)? {
+        Ok(all) => {
+            all.into_iter().filter(|found| workload.is_proxy_port(found.local.port())).collect::<Vec<_>>()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(vec![NO_DIAGNOSIS.to_owned()]);
+        }
+        Err(source) => return Err(DatapathError::Sockets { source }),
+    };
     if listening.is_empty() {
         return Ok(Vec::new());
     }
@@ -55,18 +60,6 @@ pub(super) fn listeners(
         }
     }
     Ok(left)
-}
-
-/// The listening sockets on the workload's proxy ports, in the calling thread's namespace.
-fn listening(workload: &Workload) -> ProcResult<Vec<Listening>> {
-    // procfs follows no links, so /proc/thread-self must be spelt out.
-    let thread = Process::new_with_root(format!("/proc/self/task/{}", nix::unistd::gettid()).into())?;
-    // A kernel without IPv6 has no second file.
-    let entries = thread.tcp()?.into_iter().chain(thread.tcp6().unwrap_or_default());
-    Ok(entries
-        .filter(|entry| entry.state == TcpState::Listen && workload.is_proxy_port(entry.local_address.port()))
-        .map(|entry| Listening { inode: entry.inode, local: entry.local_address })
-        .collect())
 }
 
 fn adopt(
@@ -103,7 +96,7 @@ fn keep(
         match listeners.insert(&key, socket.as_raw_fd(), BPF_NOEXIST) {
             Ok(()) => return Ok(()),
             Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(root(&error)),
         }
     }

@@ -93,7 +93,7 @@ pub enum DatapathError {
     #[error("cannot list the listening sockets of the namespace: {source}")]
     Sockets {
         /// What went wrong.
-        source: procfs::ProcError,
+        source: io::Error,
     },
     /// A map cannot be read or written.
     #[error("cannot {action}: {source}")]

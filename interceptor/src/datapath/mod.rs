@@ -5,6 +5,7 @@
 mod adopt;
 mod enrol;
 mod error;
+mod listening;
 mod maps;
 mod object;
 mod rights;

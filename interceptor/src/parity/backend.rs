@@ -123,8 +123,7 @@ struct Flags {
 /// The capture that flags mean in a namespace.
 fn settle(namespace: &Namespace, flags: &[&str]) -> anyhow::Result<Capture> {
     let capture = Flags::try_parse_from(flags).context("the scenario's capture flags are wrong")?.capture;
-    let detected =
-        namespace.enter(|| Ok(Detected { environment: BTreeMap::new(), ..Detected::here()? }))?;
+    let detected = namespace.enter(|| Ok(Detected { environment: BTreeMap::new(), ..Detected::here()? }))?;
     Ok(capture.capture(&detected)?)
 }
 
