@@ -95,8 +95,7 @@ fn keep(
         let key = ListenerKey { workload, listener, slot };
         match listeners.insert(&key, socket.as_raw_fd(), BPF_NOEXIST) {
             Ok(()) => return Ok(()),
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(root(&error)),
         }
     }
