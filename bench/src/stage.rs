@@ -81,6 +81,10 @@ impl Stage {
             .backend()
             .apply(&world, &bench.interceptor, Place::Pod, &flags)
             .with_context(|| format!("cannot put the pod under {regime}"))?;
+        for place in [Place::Pod, Place::Peer] {
+            // A connection nobody answers fails after three seconds, not after two minutes.
+            set(world.namespace(place)?, "net/ipv4/tcp_syn_retries", "1")?;
+        }
         let (port, from) = match scene.direction {
             Direction::Outbound => (OUTBOUND_PORT, APP),
             Direction::Inbound => (INBOUND_PORT, REMOTE),

@@ -6,6 +6,8 @@ use super::{
     goals::{Bound, Judged, Verdict},
     select::Series,
 };
+use nix::errno::Errno;
+
 use crate::{sample::Sample, statistics::Estimate};
 
 /// A measure's table.
@@ -72,7 +74,7 @@ const TABLES: [Table; 13] = [
         heading: "Connections one pod can hold",
         measure: "held",
         size: None,
-        columns: &[("connections", "connections"), ("errno", "errno of the next")],
+        columns: &[("connections", "connections"), ("errno", "the next failed with")],
         plot: None,
     },
     Table {
@@ -82,7 +84,7 @@ const TABLES: [Table; 13] = [
         columns: &[
             ("connections", "connections"),
             ("connections_per_second", "connections/s"),
-            ("errno", "errno of the next"),
+            ("errno", "the next failed with"),
         ],
         plot: None,
     },
@@ -168,11 +170,12 @@ impl Table {
     }
 
     fn render_case(&self, text: &mut String, series: &Series<'_>) {
+        let has_direct = series.direct(0).is_some();
         let mut titles = vec![String::new()];
         titles.extend(self.size.map(str::to_owned));
         for (column, (_, title)) in self.columns.iter().enumerate() {
             titles.push((*title).to_owned());
-            if column == 0 {
+            if column == 0 && has_direct {
                 titles.push("against direct".to_owned());
             }
         }
@@ -182,10 +185,9 @@ impl Table {
             let mut cells = vec![subject.regime.to_string()];
             cells.extend(self.size.map(|_| subject.size.to_string()));
             for (column, (value, _)) in self.columns.iter().enumerate() {
-                cells.push(
-                    series.median(subject, value).map_or_else(missing, |estimate| number(estimate.median)),
-                );
-                if column == 0 {
+                let median = series.median(subject, value).map(|estimate| estimate.median);
+                cells.push(median.map_or_else(missing, |median| cell(value, median)));
+                if column == 0 && has_direct {
                     let direct = series.direct(subject.size);
                     let ratio = direct.and_then(|direct| series.ratio(subject, direct, value));
                     cells.push(ratio.map_or_else(missing, with_bounds));
@@ -207,6 +209,16 @@ fn missing() -> String {
 fn with_bounds(estimate: Estimate) -> String {
     let Estimate { median, low, high } = estimate;
     format!("{} ({} … {})", number(median), number(low), number(high))
+}
+
+/// A value as a table shows it.
+fn cell(value: &str, median: f64) -> String {
+    if value != "errno" {
+        return number(median);
+    }
+    // Every number of an error is a small integer.
+    let errno = median as i32;
+    if errno == 0 { "none".to_owned() } else { format!("{:?}", Errno::from_raw(errno)) }
 }
 
 /// Three digits that say something.
