@@ -43,7 +43,7 @@ pub enum CgroupError {
         path: PathBuf,
     },
     /// The list of mounts cannot be read.
-    #[error("cannot read /proc/self/mountinfo: {0}")]
+    #[error("cannot read /proc/thread-self/mountinfo: {0}")]
     Mounts(io::Error),
 }
 
@@ -83,11 +83,21 @@ impl Cgroup {
 
 /// Where the cgroup v2 hierarchy is mounted: `/sys/fs/cgroup` on most systems, elsewhere on hybrid ones.
 pub fn mount_point() -> Result<PathBuf, CgroupError> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::Mounts)?;
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").map_err(CgroupError::Mounts)?;
     mounts.lines().find_map(cgroup2_mount).ok_or(CgroupError::NoHierarchy)
 }
 
-/// The mount point of a line of mountinfo (proc_pid_mountinfo(5)), if it is a cgroup v2 one.
+/// The folder of the cgroup v2 that a process is in (`self` or its number); none if it has ended, or if the hierarchy is
+/// not mounted where the caller could look.
+#[must_use]
+pub fn of_process(process: &str) -> Option<PathBuf> {
+    let memberships = fs::read_to_string(Path::new("/proc").join(process).join("cgroup")).ok()?;
+    let path = memberships.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let folder = mount_point().ok()?.join(path.trim_start_matches('/'));
+    folder.is_dir().then_some(folder)
+}
+
+/// The mount point of a line of mountinfo (`proc_pid_mountinfo(5)`), if it is a cgroup v2 one.
 fn cgroup2_mount(line: &str) -> Option<PathBuf> {
     let (mount, filesystem) = line.split_once(" - ")?;
     if filesystem.split(' ').next()? != "cgroup2" {

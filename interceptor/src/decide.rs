@@ -47,7 +47,8 @@ impl Policy {
             excluded: indices(&capture.excluded_interfaces),
             rerouted: indices(&capture.rerouted_interfaces),
         };
-        let enforcement = Enforcement { spread_v4: true, spread_v6: true, bypass_on_error: false };
+        let enforcement =
+            Enforcement { spread_v4: true, spread_v6: true, bypass_on_error: false, switched_on: 0 };
         let decider = |name: &str| {
             let everywhere = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
             let routes = everywhere.map(|prefix| {
@@ -104,7 +105,7 @@ impl Decider {
             Path::Outgoing { uid, gid, mark, .. } => {
                 let facts = Outgoing {
                     protocol,
-                    destination,
+                    destination: &destination,
                     is_v4: packet.destination.is_ipv4(),
                     port: packet.port,
                     source: packet.source.into(),

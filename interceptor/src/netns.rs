@@ -122,17 +122,29 @@ impl Netns {
         })?
     }
 
-    /// Runs something on a thread of its own inside the namespace.
+    /// Runs something on a thread of its own inside the namespace. It takes no rights where that is the caller's own.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        let is_own =
+            matches!((Self::current()?.inode(), self.inode()), (Ok(here), Ok(there)) if here == there);
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|source| match source {
-                    nix::Error::EINVAL => NetnsError::NotOne { path: self.path.clone() },
-                    source => NetnsError::Enter { path: self.path.clone(), source },
-                })?;
+                if !is_own {
+                    self.enter()?;
+                }
                 Ok(work())
             });
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Puts the calling thread into the namespace.
+    fn enter(&self) -> Result<(), NetnsError> {
+        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|source| {
+            if source == Errno::EINVAL {
+                NetnsError::NotOne { path: self.path.clone() }
+            } else {
+                NetnsError::Enter { path: self.path.clone(), source }
+            }
         })
     }
 
@@ -143,10 +155,10 @@ impl Netns {
     }
 }
 
-/// SO_NETNS_COOKIE (Linux 5.14); nix has no name for it.
-fn netns_cookie(socket: &OwnedFd) -> nix::Result<u64> {
+/// `SO_NETNS_COOKIE` (Linux 5.14); nix has no name for it.
+pub(crate) fn netns_cookie(socket: &OwnedFd) -> nix::Result<u64> {
     let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
+    let mut length: libc::socklen_t = 8;
     // SAFETY: the kernel writes at most `length` bytes to the cookie, and the length.
     let result = unsafe {
         libc::getsockopt(

@@ -1,9 +1,17 @@
 //! What the behaviour tests share: the compiled `interceptor` command, and worlds in which it is at work.
 
+pub mod agent;
+pub mod build;
+pub mod foreign;
+pub mod inside;
+pub mod kept;
+pub mod traffic;
+
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    str::FromStr,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -26,9 +34,38 @@ pub fn runner() -> Runner {
 }
 
 /// Tells that a test has nothing to show on this machine, and why.
-#[expect(clippy::print_stderr, reason = "a test has no other way to tell")]
 pub fn skipped(reason: &anyhow::Error) {
-    eprintln!("skipped: {reason:#}");
+    tell(format_args!("skipped: {reason:#}"));
+}
+
+/// Tells a figure that a test saw and does not judge.
+#[expect(clippy::print_stderr, reason = "a test has no other way to tell")]
+pub fn tell(seen: fmt::Arguments<'_>) {
+    eprintln!("{seen}");
+}
+
+/// A number that an environment variable may set, for a run longer than the usual one.
+pub fn count<T: FromStr>(variable: &str, usual: T) -> anyhow::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    match env::var(variable) {
+        Ok(count) => count.parse().with_context(|| format!("{variable} is no number")),
+        Err(_) => Ok(usual),
+    }
+}
+
+/// Whether this kernel runs the eBPF data path, by what the probe says of it; says why if it does not.
+pub fn ebpf_runs_here() -> anyhow::Result<bool> {
+    let output = Command::new(interceptor()).args(["probe", "--json"]).output()?;
+    let report: Value = serde_json::from_slice(&output.stdout).context("probe --json is no JSON")?;
+    let grades = report["grades"].as_array().context("the report has no grades")?;
+    let ebpf = grades.iter().find(|grade| grade["backend"] == "ebpf").context("eBPF has no grade")?;
+    if ebpf["grade"]["is"] == "unavailable" {
+        skipped(&anyhow::anyhow!("eBPF lacks {}", ebpf["grade"]["missing"]));
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 fn built_command() -> anyhow::Result<PathBuf> {
@@ -94,7 +131,7 @@ impl<'w> Product<'w> {
 
     /// The command line that enrols a pod.
     pub fn apply_command(&self, pod: Place, capture: &[&str]) -> anyhow::Result<Command> {
-        let mut command = self.command(&["apply"]);
+        let mut command = self.command(&["apply", "--backend", "ebpf"]);
         command.args(capture).arg("--netns").arg(self.world.namespace(pod)?.path());
         command.arg("--cgroup").arg(self.world.cgroup());
         Ok(command)
@@ -119,7 +156,9 @@ impl<'w> Product<'w> {
         serde_json::from_slice(&output.stdout).context("status --json is no JSON")
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The command line of the product with these arguments.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.command);
         command.env_clear().arg("--state-dir").arg(self.state_dir()).args(arguments);
         command

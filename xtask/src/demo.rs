@@ -7,6 +7,8 @@ use clap::ValueEnum;
 
 use crate::{build, preflight, process, setup};
 
+const NAME: &str = "cargo xtask demo";
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The sidecar that the connections are redirected to.
@@ -23,10 +25,14 @@ enum Proxy {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    preflight::check("cargo xtask demo")?;
+    preflight::check(NAME)?;
     setup::for_demo(options.proxy == Proxy::Envoy)?;
-    let mut parity = Command::new(build::interceptor()?);
-    parity.args(["parity", "--baseline", "none", "--left", "iptables-nft", "--right", "ebpf"]);
+    let interceptor = build::interceptor()?;
+    preflight::check_ebpf(NAME, &interceptor)?;
+    let mut parity = Command::new(interceptor);
+    // The other sets are for tests: more of the same to a newcomer, and minutes of it.
+    parity.args(["parity", "--set", "injected"]);
+    parity.args(["--baseline", "none", "--left", "iptables-nft", "--right", "ebpf"]);
     match options.proxy {
         Proxy::Builtin => parity.args(["--proxy", "builtin"]),
         Proxy::Envoy => parity.args(["--proxy", "envoy", "--envoy"]).arg(setup::envoy_path()),

@@ -1,9 +1,10 @@
 //! What cannot be installed: rights and kernel features. Looked at before minutes go into a build.
 
-use std::fs;
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::geteuid;
+use serde_json::Value;
 
 /// Bit numbers of `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
@@ -23,6 +24,30 @@ pub(crate) fn check(command: &str) -> Result<()> {
     );
     // A kernel that lists no symbols proves nothing; there the built command itself gives the answer.
     fs::read_to_string("/proc/kallsyms").map_or(Ok(()), |symbols| check_kernel(command, &symbols))
+}
+
+/// Refuses with one sentence if the command, now that it is built, finds that its eBPF backend cannot run here.
+pub(crate) fn check_ebpf(command: &str, interceptor: &Path) -> Result<()> {
+    let output = Command::new(interceptor)
+        .args(["probe", "--json"])
+        .output()
+        .with_context(|| format!("cannot run {}", interceptor.display()))?;
+    let report: Value =
+        serde_json::from_slice(&output.stdout).context("`interceptor probe` printed no JSON")?;
+    check_grades(command, &report)
+}
+
+fn check_grades(command: &str, report: &Value) -> Result<()> {
+    let grades = report["grades"].as_array().context("`interceptor probe` printed no grades")?;
+    let ebpf = grades.iter().find(|grade| grade["backend"] == "ebpf").context("eBPF has no grade")?;
+    let missing = ebpf["grade"]["missing"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names: Vec<_> = missing.iter().filter_map(Value::as_str).collect();
+    ensure!(
+        names.is_empty(),
+        "`{command}` compares eBPF with iptables, and for eBPF this machine lacks: {} (`interceptor probe` tells more)",
+        names.join(", ")
+    );
+    Ok(())
 }
 
 fn read(path: &str) -> Result<String> {
@@ -81,6 +106,20 @@ ffffffff81553140 T bpf_get_netns_cookie_sockopt
              (in Linux since 5.15)"
         );
         assert!(check_kernel("cargo xtask demo", "").is_ok(), "no symbols, no judgement");
+    }
+
+    #[test]
+    fn what_the_built_command_misses_is_named() {
+        let report = |grade: &str| serde_json::from_str::<Value>(grade).expect("JSON");
+        let full = report(r#"{"grades": [{"backend": "ebpf", "grade": {"is": "full"}}]}"#);
+        assert!(check_grades("cargo xtask demo", &full).is_ok());
+        let partial =
+            report(r#"{"grades": [{"backend": "ebpf", "grade": {"is": "partial", "lost": ["trace"]}}]}"#);
+        assert!(check_grades("cargo xtask demo", &partial).is_ok());
+        let missing =
+            r#"{"grades": [{"backend": "ebpf", "grade": {"is": "unavailable", "missing": ["bpffs"]}}]}"#;
+        let refusal = check_grades("cargo xtask demo", &report(missing)).expect_err("no bpffs").to_string();
+        assert!(refusal.contains("bpffs"), "{refusal}");
     }
 
     #[test]

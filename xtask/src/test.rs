@@ -4,7 +4,9 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::{build, preflight, process, setup, workspace};
+use crate::{build, preflight, process, setup, vm, workspace};
+
+const NAME: &str = "cargo xtask test";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -14,9 +16,14 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
-    preflight::check("cargo xtask test")?;
+    preflight::check(NAME)?;
     setup::everything()?;
     build::everything()?;
+    preflight::check_ebpf(NAME, &build::interceptor()?)?;
+    // Whoever asks for single tests wants an answer soon.
+    if options.arguments.is_empty() {
+        vm::smoke()?;
+    }
     let mut tests = process::cargo();
     tests
         .args(["test", "--workspace", "--no-fail-fast", "--"])

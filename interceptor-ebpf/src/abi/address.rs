@@ -7,7 +7,7 @@ use super::assert_size;
 /// Leading bits of 127.128.0.0/9, the range redirected IPv4 connections are spread over.
 const SPREAD_V4_BITS: u32 = 9;
 const SPREAD_V4: u32 = 0x7f80_0000;
-/// First two words of the /64 redirected IPv6 connections are spread over: fd69:6e74:6572:6370::/64, a unique local
+/// First two words of the /64 redirected IPv6 connections are spread over: `fd69:6e74:6572:6370::/64`, a unique local
 /// prefix (RFC 4193) that spells "intercp". Unlike 127.0.0.0/8, it is local only where a route on `lo` says so.
 pub const SPREAD_V6: [u32; 2] = [0xfd69_6e74_u32.to_be(), 0x6572_6370_u32.to_be()];
 
@@ -143,9 +143,9 @@ impl From<IpAddr> for Address {
         match address {
             IpAddr::V4(address) => Self::from_octets(address.octets()),
             IpAddr::V6(address) => {
-                let words = address.to_bits();
-                let word = |index: u32| ((words >> (96 - 32 * index)) as u32).to_be();
-                Self::from_v6([word(0), word(1), word(2), word(3)])
+                let octets = address.octets();
+                let (words, _) = octets.as_chunks::<4>();
+                Self::from_v6(core::array::from_fn(|index| u32::from_ne_bytes(words[index])))
             }
         }
     }
@@ -169,6 +169,9 @@ impl Endpoint {
 }
 
 impl OriginalDestination {
+    /// None: nothing was rewritten.
+    pub const UNKNOWN: Self = Self(Endpoint::new(Address::UNSPECIFIED_V6, 0));
+
     /// Whether a destination was recorded: port 0 cannot be connected to by TCP.
     #[inline(always)]
     #[must_use]
@@ -194,7 +197,7 @@ impl OriginalDestination {
     }
 }
 
-/// Mixes all bits of a word into all others, one to one (the finaliser of MurmurHash3, public domain).
+/// Mixes all bits of a word into all others, one to one (the finaliser of `MurmurHash3`, public domain).
 #[inline(always)]
 const fn mix(word: u32) -> u32 {
     let mut hash = word ^ word >> 16;

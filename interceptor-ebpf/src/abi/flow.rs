@@ -25,7 +25,7 @@ pub struct Pending {
     pub owner: u64,
     /// Where the application wanted to go.
     pub original: OriginalDestination,
-    /// Which of the proxy's listeners the connection is for.
+    /// Which of the proxy's listeners the connection is for; none if it must not be intercepted as it arrives.
     pub listener: Listener,
     /// Address the proxy must see as its peer where the kernel's own choice had to differ; else unspecified (`::`).
     pub alias: Address,
@@ -51,6 +51,13 @@ impl Listener {
     pub const DNS: Self = Self(4);
     /// Every one.
     pub const ALL: [Self; 4] = [Self::OUTBOUND, Self::INBOUND_LOCAL, Self::INBOUND, Self::DNS];
+
+    /// Whether connections of the workload itself come to it with their destination unchanged: those that TPROXY takes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_transparent(self) -> bool {
+        self.0 == Self::INBOUND.0
+    }
 
     /// Whether a socket that listens on `address` and `port` (host order) is this listener of the workload: it has the
     /// port, and those can reach it whom nat would send there.

@@ -10,14 +10,16 @@ mod label;
 mod pod;
 mod policy_table;
 mod socket;
+mod trace;
 mod workload;
 
 pub use self::{
     address::{Address, Endpoint, OriginalDestination, SPREAD_V6, Target},
     flow::{Flow, Listener, ListenerKey, Pending, Resolver},
     label::Label,
-    policy_table::{Entry, EntryKey, Marks, Subject},
+    policy_table::{Entry, EntryKey, EntryWords, Marks, Subject},
     socket::{Role, SocketRecord},
+    trace::{Event, Point, TRACING_LOST, TRACING_UNTIL},
     workload::{Counters, Switches, Workload},
 };
 

@@ -1,8 +1,8 @@
 //! Leave for userspace to copy these types in and out of maps byte by byte.
 
 use super::{
-    Address, Counters, Endpoint, Entry, EntryKey, Flow, Label, ListenerKey, Pending, Resolver, SocketRecord,
-    Workload,
+    Address, Counters, Endpoint, Entry, EntryKey, Event, Flow, Label, ListenerKey, Pending, Resolver,
+    SocketRecord, Workload,
 };
 
 macro_rules! plain_data {
@@ -20,6 +20,7 @@ plain_data!(
     Endpoint,
     Entry,
     EntryKey,
+    Event,
     Flow,
     Label,
     ListenerKey,

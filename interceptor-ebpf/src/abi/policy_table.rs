@@ -48,6 +48,9 @@ pub struct Entry {
     pub primary: Address,
 }
 
+/// An [`Entry`] as plain words.
+pub type EntryWords = [u32; 10];
+
 /// Set of facts about a subject.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,10 +59,34 @@ pub struct Marks(pub u32);
 assert_size!(EntryKey, 20);
 assert_size!(Entry, 40);
 
+const _: () =
+    assert!(align_of::<Entry>() == align_of::<EntryWords>() && size_of::<Entry>() == size_of::<EntryWords>());
+
+impl Entry {
+    /// The entry that these words are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_words(words: &EntryWords) -> &Self {
+        // SAFETY: both types are plain integers of the same size and alignment (asserted above), any bits are valid.
+        unsafe { &*core::ptr::from_ref(words).cast::<Self>() }
+    }
+
+    /// Whether all of these hold of the subject.
+    ///
+    /// Read anew each time: what the kernel's verifier learns from one test of a word that stays in a register makes
+    /// ways through a program differ that would else be one.
+    #[inline(always)]
+    #[must_use]
+    pub fn has(&self, marks: Marks) -> bool {
+        // SAFETY: the reference is valid for reads.
+        unsafe { (&raw const self.marks).read_volatile() }.has(marks)
+    }
+}
+
 impl Marks {
     /// The address is local to the namespace: the route leads to `lo` (`-o lo`).
     pub const LOCAL: Self = Self(1);
-    /// The address is the capture's loopback address (127.0.0.1/32 unless changed, ::1/128).
+    /// The address is the capture's loopback address (127.0.0.1/32 unless changed, `::1/128`).
     pub const LOOPBACK: Self = Self(1 << 1);
     /// Never intercepted: `-x`, `-o`, `-d`, `-c` or an excluded owner group, by subject.
     pub const EXCLUDED: Self = Self(1 << 2);
@@ -124,6 +151,29 @@ impl EntryKey {
     #[must_use]
     pub const fn id(subject: Subject, id: u32) -> Self {
         Self::of(subject, [id.to_be(), 0, 0, 0])
+    }
+
+    /// The address of a key about one.
+    #[must_use]
+    pub fn as_address(&self) -> Option<Address> {
+        self.value_of(Subject::Address).map(Address::from_v6)
+    }
+
+    /// The port of a key about one, in host order; the first one of a prefix.
+    #[must_use]
+    pub fn as_port(&self, subject: Subject) -> Option<u16> {
+        let [high, low, ..] = self.value_of(subject)?[0].to_ne_bytes();
+        Some(u16::from_be_bytes([high, low]))
+    }
+
+    /// The id of a key about a user, group or interface.
+    #[must_use]
+    pub fn as_id(&self, subject: Subject) -> Option<u32> {
+        self.value_of(subject).map(|[word, ..]| u32::from_be(word))
+    }
+
+    fn value_of(&self, subject: Subject) -> Option<[u32; 4]> {
+        (self.subject == (subject as u32).to_be()).then_some(self.value)
     }
 
     /// Length in bits of a key that names one single value of `subject`.

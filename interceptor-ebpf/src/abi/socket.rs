@@ -1,6 +1,6 @@
 //! What is kept with a socket for as long as it lives (`sk_storage`).
 
-use super::{Address, Endpoint, Listener, OriginalDestination, assert_size};
+use super::{Address, Listener, OriginalDestination, assert_size};
 
 /// A socket's part in interception.
 #[repr(C)]
@@ -32,6 +32,9 @@ impl Role {
     pub const REDIRECTED: Self = Self(1);
     /// A socket of the workload that connected, without being redirected.
     pub const DIRECT: Self = Self(2);
+    /// A socket of the workload that connected from an address of another host (`IP_TRANSPARENT`), as
+    /// the proxy does in TPROXY mode: what arrives must not be taken for that host's.
+    pub const IMPERSONATING: Self = Self(5);
     /// The proxy's listening socket; every socket it accepts inherits the record (`BPF_F_CLONE`).
     pub const PROXY: Self = Self(3);
     /// An application's unconnected UDP socket that has asked a DNS server.
@@ -47,7 +50,7 @@ impl SocketRecord {
             role,
             listener_port: 0,
             listener: Listener::NONE,
-            original: OriginalDestination(Endpoint::new(Address::UNSPECIFIED_V6, 0)),
+            original: OriginalDestination::UNKNOWN,
             alias: Address::UNSPECIFIED_V6,
             bound_here: 0,
         }

@@ -29,8 +29,10 @@ pub struct Workload {
     pub dns_port: u16,
     /// The mark of packets that TPROXY must leave alone (`-t`).
     pub tproxy_mark: u32,
-    /// Always 0; makes it as long as every other entry.
-    pub reserved: [u32; 2],
+    /// The routing table of those packets (`-r`). No program reads it.
+    pub tproxy_table: u32,
+    /// What enrolment switched on in the namespace beside, for `release` to switch off. No program reads it.
+    pub switched_on: u32,
 }
 
 /// What a workload has switched on, so that look-ups with no possible answer are not made.
@@ -58,6 +60,16 @@ impl Workload {
         unsafe { &*core::ptr::from_ref(entry).cast::<Self>() }
     }
 
+    /// Whether any of these is switched on.
+    ///
+    /// Read anew each time, as [`Entry::has`] does.
+    #[inline(always)]
+    #[must_use]
+    pub fn any(&self, switches: Switches) -> bool {
+        // SAFETY: the reference is valid for reads.
+        unsafe { (&raw const self.switches).read_volatile() }.any(switches)
+    }
+
     /// The port of a listener, in host order.
     #[inline(always)]
     #[must_use]
@@ -69,12 +81,15 @@ impl Workload {
         }
     }
 
-    /// Where a connection to `original` is rewritten to for a listener.
+    /// Where a connection to `original` is rewritten to for a listener. TPROXY rewrites nothing.
     #[inline(always)]
     #[must_use]
-    pub const fn target(&self, original: &OriginalDestination, listener: Listener) -> Target {
+    pub fn target(&self, original: &OriginalDestination, listener: Listener) -> Target {
+        if listener.is_transparent() {
+            return Target(original.0);
+        }
         let spread = if original.0.address.is_v4() { Switches::SPREAD } else { Switches::SPREAD_V6 };
-        let address = if self.switches.any(spread) {
+        let address = if self.any(spread) {
             original.spread_address()
         } else {
             original.0.address.loopback_of_family()
@@ -154,8 +169,10 @@ impl Switches {
     pub const INBOUND_TUNNEL: Self = Self(1 << 21);
     /// The tunnel port is like any other in calls of the workload to itself, as before Istio 1.18.
     pub const SELF_CALL_TUNNEL: Self = Self(1 << 22);
-    /// 127.0.0.6 and ::6 are source addresses like any other, as before Istio 1.3.
+    /// 127.0.0.6 and `::6` are source addresses like any other, as before Istio 1.3.
     pub const PASSTHROUGH_SOURCE: Self = Self(1 << 23);
+    /// DNS queries over UDP are decided before anything but the interface, as before Istio 1.23.
+    pub const UDP_DNS_FIRST: Self = Self(1 << 25);
 
     /// Whether any of `switches` is on.
     #[inline(always)]

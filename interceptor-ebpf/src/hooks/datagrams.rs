@@ -47,7 +47,7 @@ fn send(context: &SocketAddress) -> i32 {
         Err(told) => return told,
     };
     // Only DNS is captured over UDP; every other datagram leaves here, uncounted.
-    if !tables.workload().switches.any(Switches::DNS) {
+    if !tables.workload().any(Switches::DNS) {
         return ALLOW;
     }
     if context.socket().local().port == tables.workload().dns_port {
@@ -57,13 +57,14 @@ fn send(context: &SocketAddress) -> i32 {
     if context.endpoint().port != DNS_PORT {
         return ALLOW;
     }
-    outcome::tell(workload, &tables, ask(context, workload, &tables))
+    outcome::tell(workload, &tables, context, ask(context, workload, &tables))
 }
 
 /// Sends a query to the proxy.
 #[inline(always)]
 fn ask(context: &SocketAddress, workload: u64, tables: &KernelTables) -> Result<Reason, Failure> {
     let call = Call::of(context, Protocol::Udp, tables);
+    call.trace(workload, Protocol::Udp);
     let Some(listener) = call.decision.redirect() else {
         return Ok(call.decision.reason);
     };
@@ -99,7 +100,7 @@ fn ask(context: &SocketAddress, workload: u64, tables: &KernelTables) -> Result<
 /// The address that stands for a server, noted so that its answers are known by it.
 #[inline(always)]
 fn resolver(workload: u64, call: &Call, tables: &KernelTables) -> Result<Address, Failure> {
-    let switches = tables.workload().switches;
+    let switches = tables.workload();
     let spread = if call.original.0.address.is_v4() { Switches::SPREAD } else { Switches::SPREAD_V6 };
     if !switches.any(spread) {
         return Err(Failure::Resolver);

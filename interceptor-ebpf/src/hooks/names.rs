@@ -84,9 +84,7 @@ fn proxy_name(context: &SocketAddress, record: &SocketRecord) {
     }
     let local = context.endpoint();
     let Ok(tables) = KernelTables::of(context.workload()) else { return };
-    if tables.workload().switches.any(Switches::TPROXY)
-        || record.listener_port != tables.workload().inbound_port
-    {
+    if tables.workload().any(Switches::TPROXY) || record.listener_port != tables.workload().inbound_port {
         return;
     }
     let remote = context.socket().remote().address;

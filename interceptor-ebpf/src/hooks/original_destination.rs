@@ -57,7 +57,7 @@ fn answer(context: *mut bpf_sockopt, level: i32) {
         let workload = unsafe { bpf_get_netns_cookie(context.cast()) };
         let Ok(tables) = KernelTables::of(workload) else { return };
         // Without rules for IPv6, conntrack follows none of its connections and has no answer either.
-        if level == SOL_IPV6 && !tables.workload().switches.any(Switches::IPV6) {
+        if level == SOL_IPV6 && !tables.workload().any(Switches::IPV6) {
             return;
         }
     }
@@ -67,9 +67,13 @@ fn answer(context: *mut bpf_sockopt, level: i32) {
     }
     let original = match record {
         Some(record) if record.original.is_known() => record.original.0,
-        Some(record) if record.role == Role::DIRECT => socket.remote(),
+        Some(record) if record.role == Role::DIRECT || record.role == Role::IMPERSONATING => socket.remote(),
         _ => socket.local(),
     };
+    // A redirected connection whose own destination was lost has none to tell, and the target is nobody's business.
+    if original.address.is_spread() {
+        return fail(context, ENOENT);
+    }
     let needed = if level == SOL_IP { size_of::<SockaddrIn>() } else { size_of::<SockaddrIn6>() };
     if read!(context, optlen) < needed as i32 {
         fail(context, EINVAL);

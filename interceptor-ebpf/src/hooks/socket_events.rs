@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use interceptor_ebpf::{
-    abi::{Flow, LISTENER_SLOTS, Listener, ListenerKey, Pending, Role, SocketRecord, Target},
+    abi::{Flow, LISTENER_SLOTS, Listener, ListenerKey, Pending, Role, SocketRecord, Switches, Target},
     policy::{Reason, Tables as _},
 };
 
@@ -45,7 +45,7 @@ fn socket_events(context: SockOpsContext) -> u32 {
 fn connecting(event: &SocketEvent) {
     let Some(socket) = event.socket() else { return };
     let Some(record) = records::get(socket) else { return };
-    if record.role != Role::REDIRECTED {
+    if record.role != Role::REDIRECTED && record.role != Role::IMPERSONATING {
         return;
     }
     let workload = event.workload();
@@ -74,21 +74,35 @@ fn accepted(event: &SocketEvent) {
         // Inherited from a listener that was a client before; it says nothing about this socket.
         return records::remove(socket);
     }
-    let flow = Flow { workload: event.workload(), client: event.remote(), target: Target(event.local()) };
+    let flow = flow_to(event);
     let Some(pending) = PENDING.get_ptr(&flow) else { return };
     // SAFETY: only the two ends of this one connection touch the entry, and its client is past writing it.
-    unsafe {
-        record.original = (*pending).original;
-        record.alias = (*pending).alias;
+    let pending = unsafe { &*pending };
+    // Where nothing was rewritten, the socket's own names are true.
+    if !pending.listener.is_transparent() {
+        record.original = pending.original;
+        record.alias = pending.alias;
     }
     let _already_gone = PENDING.remove(&flow);
+}
+
+/// The name of the connection an accepted socket is for.
+#[inline(always)]
+fn flow_to(event: &SocketEvent) -> Flow {
+    Flow { workload: event.workload(), client: event.remote(), target: Target(event.local()) }
 }
 
 /// Gives a record to a socket accepted by a listener older than our programs.
 #[inline(always)]
 fn adopt(event: &SocketEvent, socket: Socket) -> Option<&'static mut SocketRecord> {
     let tables = KernelTables::of(event.workload()).ok()?;
-    tables.workload().is_proxy_port(event.local_port()).then_some(())?;
+    if !tables.workload().is_proxy_port(event.local_port()) {
+        if tables.workload().any(Switches::TPROXY) {
+            // The application took a connection that came in its client's name: its entry has done its work.
+            let _mostly_absent = PENDING.remove(&flow_to(event));
+        }
+        return None;
+    }
     records::put(socket, &SocketRecord::listening(event.local_port())).then_some(())?;
     records::get(socket)
 }

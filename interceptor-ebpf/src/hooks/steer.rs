@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    abi::{Flow, LISTENER_SLOTS, Listener, ListenerKey, Marks},
+    abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks, Point},
     policy::{Incoming, Reason, Tables as _, incoming},
 };
 
@@ -15,6 +15,7 @@ use crate::kernel::{
     count::count,
     maps::{LISTENERS, PENDING, WORKLOAD_COOKIE},
     tables::{Absent, KernelTables},
+    trace::{self, Told},
 };
 
 #[sk_lookup]
@@ -29,42 +30,18 @@ fn steer(context: SkLookupContext) -> u32 {
         Err(Absent::NotEnrolled) => return SK_PASS,
         Err(Absent::Broken) => return refuse(workload, Reason::TableMissing),
     };
-    let (action, reason) = match choose(&lookup, &lookup.flow(workload), &tables) {
-        Choice::Pass(reason) => (SK_PASS, reason),
-        Choice::Refuse(reason) => (SK_DROP, Some(reason)),
-        Choice::Steer(listener, reason) => assign(&context, workload, listener, reason),
-    };
-    if let Some(reason) = reason {
-        count(workload, reason);
-    }
-    action
-}
-
-/// What becomes of an arriving connection, and the reason to count, if it is not counted elsewhere.
-enum Choice {
-    /// It goes to whoever listens there.
-    Pass(Option<Reason>),
-    /// It is answered by RST.
-    Refuse(Reason),
-    /// It goes to the proxy.
-    Steer(Listener, Option<Reason>),
-}
-
-#[inline(always)]
-fn choose(lookup: &ListenerLookup, flow: &Flow, tables: &KernelTables) -> Choice {
-    // nat's PREROUTING never sees a packet that began in this namespace; only connections redirected at connect are
+    let flow = lookup.flow(workload);
+    // nat's PREROUTING never sees a packet that began in this namespace; of those, only connections noted at connect are
     // ours here. The interface does not tell: for the pod's own address it is the pod's.
+    if let Some(pending) = PENDING.get_ptr(&flow) {
+        // SAFETY: reading one word of a map value.
+        let listener = unsafe { (*pending).listener };
+        return if listener == Listener::NONE { SK_PASS } else { assign(&context, workload, listener) };
+    }
     if tables.is_local(&flow.client.address) {
-        return match PENDING.get_ptr(flow) {
-            // SAFETY: reading one word of a map value.
-            Some(pending) => Choice::Steer(unsafe { (*pending).listener }, None),
-            None if flow.target.0.address.is_spread()
-                && tables.workload().is_proxy_port(flow.target.0.port) =>
-            {
-                Choice::Refuse(Reason::OriginalUnknown)
-            }
-            None => Choice::Pass(None),
-        };
+        let redirected =
+            flow.target.0.address.is_spread() && tables.workload().is_proxy_port(flow.target.0.port);
+        return if redirected { refuse(workload, Reason::OriginalUnknown) } else { SK_PASS };
     }
     let destination = tables.address(&flow.target.0.address).map_or(Marks::default(), |entry| entry.marks);
     let facts = Incoming {
@@ -73,32 +50,37 @@ fn choose(lookup: &ListenerLookup, flow: &Flow, tables: &KernelTables) -> Choice
         port: flow.target.0.port,
         interface: lookup.interface(),
     };
-    let decision = incoming(&facts, tables);
-    match decision.redirect() {
-        Some(listener) => Choice::Steer(listener, Some(decision.reason)),
-        None => Choice::Pass(Some(decision.reason)),
+    let decision = incoming(&facts, &tables);
+    let listener = decision.redirect();
+    let refused = listener.is_some_and(|listener| assign(&context, workload, listener) == SK_DROP);
+    let reason = if refused { Reason::NoListener } else { decision.reason };
+    trace::tell(&Told {
+        workload,
+        source: &flow.client,
+        destination: &flow.target.0,
+        reason,
+        listener: listener.unwrap_or(Listener::NONE),
+        point: Point::ARRIVE,
+    });
+    if refused {
+        return SK_DROP;
     }
+    count(workload, reason);
+    SK_PASS
 }
 
 /// Gives the connection to a living socket of the listener. None: it is refused by RST, as REDIRECT to a closed port.
-///
-/// There is one call of this only: the verifier follows the loop at each, and every workload loads this program.
 #[inline(always)]
-fn assign(
-    context: &SkLookupContext,
-    workload: u64,
-    listener: Listener,
-    reason: Option<Reason>,
-) -> (u32, Option<Reason>) {
+fn assign(context: &SkLookupContext, workload: u64, listener: Listener) -> u32 {
     let mut slot = 0;
     while slot < LISTENER_SLOTS {
         // A socket of the other family is refused by the kernel; a later slot may hold one that fits.
         if LISTENERS.redirect_sk_lookup(context, &ListenerKey { workload, listener, slot }, 0).is_ok() {
-            return (SK_PASS, reason);
+            return SK_PASS;
         }
         slot += 1;
     }
-    (SK_DROP, Some(Reason::NoListener))
+    refuse(workload, Reason::NoListener)
 }
 
 #[inline(always)]

@@ -2,14 +2,16 @@
 
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use interceptor_ebpf::{
-    abi::{Address, Endpoint, Entry, OriginalDestination},
+    abi::{Address, Endpoint, Entry, Listener, OriginalDestination, Point},
     policy::{Decision, Outgoing, Protocol, Reason, outgoing},
 };
 
 use super::{
     context::{Socket, SocketAddress},
+    forget::Forget,
     records,
     tables::KernelTables,
+    trace::{self, Told},
 };
 
 /// A call, and what was decided about it.
@@ -26,14 +28,36 @@ impl Call {
     #[inline(always)]
     pub(crate) fn of(context: &SocketAddress, protocol: Protocol, tables: &KernelTables) -> Self {
         let socket = context.socket();
-        let bound = Bound::of(socket);
-        let original = destination(context.endpoint(), &bound.by_application);
+        let forget = tables.forget();
+        let bound = Bound::of(socket).forgotten(forget);
+        let original = destination(context.endpoint(), &bound.by_application());
+        let original = OriginalDestination(forget.endpoint(&original.0));
         let (source, decision) = match tables.address(&original.0.address) {
             Some(entry) => decide(protocol, socket, &bound, &original, entry, tables),
             None => (Address::UNSPECIFIED_V6, Decision::pass(Reason::NoRoute)),
         };
+        let (source, decision) = (forget.address(&source), forget.decision(&decision));
         Self { socket, bound, original, source, decision }
     }
+
+    /// Tells what was decided.
+    #[inline(always)]
+    pub(crate) fn trace(&self, workload: u64, protocol: Protocol) {
+        trace::tell(&Told {
+            workload,
+            source: &Endpoint::new(self.source, self.bound.port),
+            destination: &self.original.0,
+            reason: self.decision.reason,
+            listener: self.decision.redirect().unwrap_or(Listener::NONE),
+            point: point(protocol),
+        });
+    }
+}
+
+/// Where a call of a protocol is decided.
+#[inline(always)]
+pub(crate) fn point(protocol: Protocol) -> Point {
+    if matches!(protocol, Protocol::Tcp) { Point::CONNECT } else { Point::SEND }
 }
 
 #[inline(always)]
@@ -45,12 +69,13 @@ fn decide(
     entry: &Entry,
     tables: &KernelTables,
 ) -> (Address, Decision) {
-    let source = if bound.by_application.is_unspecified() { entry.source } else { bound.by_application };
+    let bound = bound.by_application();
+    let source = if bound.is_unspecified() { entry.source } else { bound };
     let ids = bpf_get_current_uid_gid();
     let facts = Outgoing {
         protocol,
-        destination: *entry,
-        is_v4: original.0.address.is_v4(),
+        destination: entry,
+        is_v4: tables.forget().flag(original.0.address.is_v4()),
         port: original.0.port,
         source,
         user: ids as u32,
@@ -80,8 +105,6 @@ pub(crate) struct Bound {
     pub(crate) address: Address,
     /// The port in force; 0 if the kernel may still choose.
     pub(crate) port: u16,
-    /// The address the application bound; unspecified if it did not.
-    by_application: Address,
     /// Whether the address in force is from an earlier connect of this socket, and ours.
     pub(crate) by_us: bool,
 }
@@ -92,8 +115,19 @@ impl Bound {
         let local = socket.local();
         let is_bound = !local.address.is_unspecified();
         let by_us = is_bound && records::get(socket).is_some_and(|record| record.bound_here == 1);
-        let by_application = if by_us { Address::UNSPECIFIED_V6 } else { local.address };
-        Self { address: local.address, port: local.port, by_application, by_us }
+        Self { address: local.address, port: local.port, by_us }
+    }
+
+    /// The address the application bound; unspecified if it did not.
+    #[inline(always)]
+    pub(crate) fn by_application(&self) -> Address {
+        if self.by_us { Address::UNSPECIFIED_V6 } else { self.address }
+    }
+
+    /// The same, without what the verifier knows of it.
+    #[inline(always)]
+    fn forgotten(self, forget: Forget<'_>) -> Self {
+        Self { address: forget.address(&self.address), port: self.port, by_us: forget.flag(self.by_us) }
     }
 
     /// Whether an address can still be bound: not once the socket has one, or a port.

@@ -3,17 +3,23 @@
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC},
-    btf_maps::{HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuHashMap, SockHash},
+    btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuHashMap, RingBuf, SockHash},
     macros::btf_map,
 };
 use interceptor_ebpf::abi::{
-    Counters, Endpoint, Entry, EntryKey, Flow, Label, ListenerKey, Pending, Resolver, SocketRecord,
+    Counters, Endpoint, EntryKey, EntryWords, Event, Flow, Label, ListenerKey, Pending, Resolver,
+    SocketRecord,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
-/// A workload's policy table. Userspace makes each as large as its capture and routes ask for.
-pub(crate) type PolicyTable = LpmTrie<EntryKey, Entry, 1>;
+/// A workload's policy table, of [`Entry`](interceptor_ebpf::abi::Entry)s. Userspace makes each as large as its capture
+/// and routes ask for.
+///
+/// The entries are described to the kernel as plain words, not as a struct: from Linux 5.15 to 6.2 a map can be put into
+/// another only if both or neither has a struct for its values (`timer_off` in `bpf_map_meta_equal`), and what userspace
+/// makes has no description at all.
+pub(crate) type PolicyTable = LpmTrie<EntryKey, EntryWords, 1>;
 
 /// Netns cookie to policy table. Written by `apply` and `release` alone; a change swaps the whole table.
 #[btf_map(pin_by_name)]
@@ -41,6 +47,14 @@ pub(crate) static LISTENERS: SockHash<ListenerKey, 65_536> = SockHash::new();
 #[btf_map(pin_by_name)]
 pub(crate) static LABELS: HashMap<u64, Label, 65_536, ON_DEMAND> = HashMap::new();
 
+/// Decisions for `interceptor trace`, while it reads.
+#[btf_map(pin_by_name)]
+pub(crate) static TRACE: RingBuf<Event, 1_048_576> = RingBuf::new();
+
+/// Whether anybody reads `TRACE`, written by `interceptor trace`, and how many decisions had no room there.
+#[btf_map(pin_by_name)]
+pub(crate) static TRACING: Array<u64, 2> = Array::new();
+
 /// What is kept with a socket; lives as long as the socket does.
 #[btf_map]
 pub(crate) static SOCKETS: SocketStorage = SocketStorage::new();
@@ -52,6 +66,14 @@ pub(crate) static WORKLOAD_COOKIE: Global<u64> = Global::new(0);
 /// Whether the kernel has `bpf_set_retval` in connect hooks (5.18), so that a refusal can carry an errno of its own.
 #[unsafe(no_mangle)]
 pub(crate) static HAS_SET_RETVAL: Global<u8> = Global::new(0);
+
+/// Whether the kernel tells connect hooks the process id of the caller (6.10).
+#[unsafe(no_mangle)]
+pub(crate) static HAS_PROCESS: Global<u8> = Global::new(0);
+
+/// Whether the kernel tells connect hooks the name of the calling thread.
+#[unsafe(no_mangle)]
+pub(crate) static HAS_COMMAND: Global<u8> = Global::new(0);
 
 /// Definition of a socket storage map that accepted sockets inherit; aya's own type has no `BPF_F_CLONE`.
 #[repr(C)]

@@ -3,7 +3,9 @@
 pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod count;
+pub(crate) mod forget;
 pub(crate) mod maps;
 pub(crate) mod outcome;
 pub(crate) mod records;
 pub(crate) mod tables;
+pub(crate) mod trace;

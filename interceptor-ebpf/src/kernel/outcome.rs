@@ -2,14 +2,17 @@
 
 use aya_ebpf::helpers::generated::bpf_set_retval;
 use interceptor_ebpf::{
-    abi::Switches,
+    abi::{Listener, Point, Switches},
     policy::{Reason, Tables as _},
 };
 
 use super::{
+    call,
+    context::SocketAddress,
     count::count,
     maps::HAS_SET_RETVAL,
     tables::{Absent, KernelTables},
+    trace::{self, Told},
 };
 
 /// What a cgroup hook returns to let the call go on.
@@ -46,7 +49,12 @@ pub(crate) fn tables(workload: u64) -> Result<KernelTables, i32> {
 
 /// Counts what came of a workload's call, and tells the call.
 #[inline(always)]
-pub(crate) fn tell(workload: u64, tables: &KernelTables, outcome: Result<Reason, Failure>) -> i32 {
+pub(crate) fn tell(
+    workload: u64,
+    tables: &KernelTables,
+    context: &SocketAddress,
+    outcome: Result<Reason, Failure>,
+) -> i32 {
     let (reason, errno) = match outcome {
         Ok(reason) => {
             count(workload, reason);
@@ -57,7 +65,16 @@ pub(crate) fn tell(workload: u64, tables: &KernelTables, outcome: Result<Reason,
         Err(Failure::Resolver) => (Reason::ResolverFailed, ENOMEM),
     };
     count(workload, reason);
-    if tables.workload().switches.any(Switches::BYPASS_ON_ERROR) { ALLOW } else { deny(errno) }
+    // A failed call was not rewritten: the destination is still the one it wanted.
+    trace::tell(&Told {
+        workload,
+        source: &context.socket().local(),
+        destination: &context.endpoint(),
+        reason,
+        listener: Listener::NONE,
+        point: context.protocol().map_or(Point::CONNECT, call::point),
+    });
+    if tables.workload().any(Switches::BYPASS_ON_ERROR) { ALLOW } else { deny(errno) }
 }
 
 #[inline(always)]

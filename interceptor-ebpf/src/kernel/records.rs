@@ -13,21 +13,22 @@ use super::{context::Socket, maps::SOCKETS};
 /// The record of a socket, if it has one.
 #[inline(always)]
 pub(crate) fn get(socket: Socket) -> Option<&'static mut SocketRecord> {
-    storage(socket, ptr::null_mut(), 0)
+    storage(socket, 0)
 }
 
 /// Gives a socket a record, in place of the one it may have. False if the kernel has no memory for it.
 #[inline(always)]
 pub(crate) fn put(socket: Socket, record: &SocketRecord) -> bool {
-    let mut record = *record;
-    match storage(socket, &raw mut record, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) {
-        // SAFETY: both are valid for one record and do not overlap. A plain assignment would become a byte loop.
-        Some(stored) => unsafe {
-            ptr::copy_nonoverlapping(&raw const record, stored, 1);
-            true
-        },
-        None => false,
-    }
+    let Some(stored) = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else { return false };
+    // Field by field: a whole record would be made on the stack first, which has no room for it.
+    let SocketRecord { role, listener_port, listener, original, alias, bound_here } = *record;
+    stored.role = role;
+    stored.listener_port = listener_port;
+    stored.listener = listener;
+    stored.original = original;
+    stored.alias = alias;
+    stored.bound_here = bound_here;
+    true
 }
 
 /// Removes a socket's record.
@@ -38,8 +39,10 @@ pub(crate) fn remove(socket: Socket) {
 }
 
 #[inline(always)]
-fn storage(socket: Socket, initial: *mut SocketRecord, flags: u64) -> Option<&'static mut SocketRecord> {
+fn storage(socket: Socket, flags: u64) -> Option<&'static mut SocketRecord> {
     let map = ptr::from_ref(&SOCKETS).cast_mut().cast();
     // SAFETY: the verifier knows the map and the socket; the value lives at least as long as this run.
-    unsafe { bpf_sk_storage_get(map, socket.0.cast(), initial.cast(), flags).cast::<SocketRecord>().as_mut() }
+    unsafe {
+        bpf_sk_storage_get(map, socket.0.cast(), ptr::null_mut(), flags).cast::<SocketRecord>().as_mut()
+    }
 }

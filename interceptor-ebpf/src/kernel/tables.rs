@@ -3,10 +3,13 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use interceptor_ebpf::{
     abi::{Address, Entry, EntryKey, Marks, Subject, Workload},
-    policy::Tables,
+    policy::{Decision, Tables},
 };
 
-use super::maps::{PolicyTable, WORKLOADS};
+use super::{
+    forget::Forget,
+    maps::{PolicyTable, WORKLOADS},
+};
 
 /// The tables of one workload.
 pub(crate) struct KernelTables {
@@ -31,26 +34,35 @@ impl KernelTables {
         let table = unsafe { WORKLOADS.get(&workload) }.ok_or(Absent::NotEnrolled)?;
         let key = Key::new(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
         let entry = table.get(&key).ok_or(Absent::Broken)?;
-        Ok(Self { table, workload: Workload::of_entry(entry) })
+        Ok(Self { table, workload: Workload::of_entry(Entry::of_words(entry)) })
+    }
+
+    /// What makes the verifier forget.
+    #[inline(always)]
+    pub(crate) fn forget(&self) -> Forget<'_> {
+        Forget(self.workload)
     }
 
     /// What capture and routes say of an address; nothing if no route leads to it.
     #[inline(always)]
     pub(crate) fn address(&self, address: &Address) -> Option<&'static Entry> {
-        self.table.get(&Key::new(EntryKey::full_bits(Subject::Address), EntryKey::address(address)))
+        self.entry(Subject::Address, EntryKey::address(address))
     }
 
     /// Whether an address is local to the namespace.
     #[inline(always)]
     pub(crate) fn is_local(&self, address: &Address) -> bool {
-        self.address(address).is_some_and(|entry| entry.marks.has(Marks::LOCAL))
+        self.address(address).is_some_and(|entry| entry.has(Marks::LOCAL))
     }
 
     #[inline(always)]
     fn marks(&self, subject: Subject, key: EntryKey) -> Marks {
-        self.table
-            .get(&Key::new(EntryKey::full_bits(subject), key))
-            .map_or(Marks::default(), |entry| entry.marks)
+        Marks(self.forget().word(self.entry(subject, key).map_or(0, |entry| entry.marks.0)))
+    }
+
+    #[inline(always)]
+    fn entry(&self, subject: Subject, key: EntryKey) -> Option<&'static Entry> {
+        self.table.get(&Key::new(EntryKey::full_bits(subject), key)).map(Entry::of_words)
     }
 
     #[inline(always)]
@@ -93,5 +105,15 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn interface(&self, interface: u32) -> Marks {
         self.id_marks(Subject::Interface, interface)
+    }
+
+    #[inline(always)]
+    fn settled(&self, decision: Decision) -> Decision {
+        self.forget().decision(&decision)
+    }
+
+    #[inline(always)]
+    fn settled_flag(&self, flag: bool) -> bool {
+        self.forget().flag(flag)
     }
 }

@@ -1,7 +1,7 @@
 //! Connections that reach the workload from outside: nat (or mangle) PREROUTING.
 
 use super::{Decision, Reason, Tables, pass, redirect};
-use crate::abi::{Listener, Marks, Switches};
+use crate::abi::{Listener, Marks, Switches, Workload};
 
 /// Facts about an arriving connection whose source is not local to the namespace.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub struct Incoming {
 /// Decides about an arriving TCP connection.
 #[inline(always)]
 pub fn incoming(facts: &Incoming, tables: &impl Tables) -> Decision {
-    let switches = tables.workload().switches;
+    let switches = tables.workload();
     if !facts.is_v4 && !switches.any(Switches::IPV6) {
         return pass(Reason::Ipv6Off);
     }
@@ -49,7 +49,7 @@ pub fn incoming(facts: &Incoming, tables: &impl Tables) -> Decision {
 #[inline(always)]
 pub(super) fn by_port(port: u16, tables: &impl Tables) -> Decision {
     let workload = tables.workload();
-    let switches = workload.switches;
+    let switches = workload;
     // In TPROXY mode Istio's exemption of the tunnel port stands in a chain that nothing jumps to.
     if port == workload.tunnel_port && !switches.any(Switches::TPROXY | Switches::INBOUND_TUNNEL) {
         return pass(Reason::TunnelPort);
@@ -67,7 +67,7 @@ pub(super) fn by_port(port: u16, tables: &impl Tables) -> Decision {
 
 /// What a virtual machine sends is outbound, to destinations that are included.
 #[inline(always)]
-fn rerouted(facts: &Incoming, switches: Switches) -> Decision {
+fn rerouted(facts: &Incoming, switches: &Workload) -> Decision {
     if switches.any(Switches::OUTBOUND_ALL) || facts.destination.has(Marks::INCLUDED) {
         redirect(Listener::OUTBOUND, Reason::Rerouted)
     } else {

@@ -29,6 +29,19 @@ pub trait Tables {
     fn group(&self, group: u32) -> Marks;
     /// Marks of an interface.
     fn interface(&self, interface: u32) -> Marks;
+    /// The same decision. The kernel's verifier is made to forget here which way led to it: ways to the same place
+    /// that differ in what it knows are each followed to the end, and every choice would multiply them.
+    #[inline(always)]
+    #[must_use]
+    fn settled(&self, decision: Decision) -> Decision {
+        decision
+    }
+    /// The same answer, forgotten in the same way.
+    #[inline(always)]
+    #[must_use]
+    fn settled_flag(&self, flag: bool) -> bool {
+        flag
+    }
 }
 
 /// What becomes of a connection, and why.

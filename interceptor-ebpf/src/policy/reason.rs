@@ -27,6 +27,26 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// What became of the connection, in iptables' words: `REDIRECT`, `RETURN` for one that passes, or `REJECT`.
+    #[must_use]
+    pub const fn target(self) -> &'static str {
+        if self as u32 <= Self::Dns as u32 {
+            "REDIRECT"
+        } else if self.is_failure() {
+            "REJECT"
+        } else {
+            "RETURN"
+        }
+    }
+
+    /// Whether a connection failed for it, or should have.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        self as u32 >= Self::RecordFailed as u32
+    }
+}
+
 reasons! {
     /// Redirected: an included destination (`-i`).
     Outbound = "outbound",

@@ -1,14 +1,14 @@
 //! The flags of `istio-iptables`, under the same names.
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::file;
+use super::{SelfCalls, file};
 
 /// The settings of one capture as written on a command line, in the environment or in a file: nothing parsed yet.
 ///
 /// A field that is `None` was not given there. Istio passes most values on as text, so most fields are text.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[command(
     args_override_self = true,
     next_help_heading = "Capture (also from the environment: --proxy-uid is PROXY_UID; --envoy-port has no variable)"
@@ -110,6 +110,21 @@ pub struct CaptureArgs {
     #[arg(skip)]
     #[serde(rename = "istio-outbound-ipv4-loopback-cidr", deserialize_with = "file::text")]
     pub loopback_cidr: Option<String>,
+    /// Whose calls of the workload to itself are redirected, and where to, as older releases of Istio had it.
+    #[arg(long, value_name = "WHOSE")]
+    pub self_calls: Option<SelfCalls>,
+    /// Intercept inbound connections to the tunnel port as well, as before Istio 1.7.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    pub intercept_inbound_tunnel: Option<bool>,
+    /// Redirect self calls to the tunnel port as well, as before Istio 1.18.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    pub intercept_self_call_tunnel: Option<bool>,
+    /// Treat 127.0.0.6 and `::6` as any other source address, as before Istio 1.3.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    pub intercept_passthrough_source: Option<bool>,
+    /// Decide DNS queries over UDP before anything but the interface, as before Istio 1.23.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    pub udp_dns_first: Option<bool>,
     /// A TOML or YAML file with settings named as the long flags; flags and environment win over it.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -120,7 +135,7 @@ pub struct CaptureArgs {
 }
 
 /// When to intercept IPv6.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ipv6 {
     /// As the workload's addresses say.
@@ -152,7 +167,7 @@ pub(super) struct Logging {
 impl CaptureArgs {
     /// These settings, and where they are silent, `other`'s.
     #[must_use]
-    pub(super) fn or(self, other: Self) -> Self {
+    pub fn or(self, other: Self) -> Self {
         Self {
             envoy_port: self.envoy_port.or(other.envoy_port),
             inbound_capture_port: self.inbound_capture_port.or(other.inbound_capture_port),
@@ -185,6 +200,13 @@ impl CaptureArgs {
             owner_groups: self.owner_groups.or(other.owner_groups),
             owner_groups_exclude: self.owner_groups_exclude.or(other.owner_groups_exclude),
             loopback_cidr: self.loopback_cidr.or(other.loopback_cidr),
+            self_calls: self.self_calls.or(other.self_calls),
+            intercept_inbound_tunnel: self.intercept_inbound_tunnel.or(other.intercept_inbound_tunnel),
+            intercept_self_call_tunnel: self.intercept_self_call_tunnel.or(other.intercept_self_call_tunnel),
+            intercept_passthrough_source: self
+                .intercept_passthrough_source
+                .or(other.intercept_passthrough_source),
+            udp_dns_first: self.udp_dns_first.or(other.udp_dns_first),
             config: self.config.or(other.config),
             logging: self.logging,
         }

@@ -5,7 +5,9 @@ mod detect;
 mod environment;
 mod error;
 mod file;
+mod flags;
 mod lists;
+mod pod;
 mod quirks;
 mod settle;
 
@@ -17,6 +19,8 @@ pub use self::{
     args::{CaptureArgs, Ipv6, go_bool},
     detect::Detected,
     error::CaptureError,
+    flags::CommandLine,
+    pod::{Pod, PodError, Reader as PodReader},
     quirks::{Quirks, SelfCalls},
 };
 

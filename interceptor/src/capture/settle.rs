@@ -21,12 +21,37 @@ impl CaptureArgs {
         Ok(self.settle(detected)?.1)
     }
 
-    fn settle(&self, detected: &Detected) -> Result<(Capture, Vec<String>), CaptureError> {
-        let (from_environment, mut warnings) = environment::settings(&detected.environment);
+    /// All that these flags, `detected`'s environment and the `--config` file give, in one, with what only this caller
+    /// can see written out: users by their ids, and DNS servers.
+    pub fn gathered(&self, detected: &Detected) -> Result<Self, CaptureError> {
+        let (capture, _) = self.settle(detected)?;
+        let joined = |ids: &[u32]| Some(ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+        let servers = match &capture.dns {
+            Dns::Servers(servers) => {
+                Some(servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+            }
+            Dns::Off | Dns::All => None,
+        };
+        let (given, _) = self.given(detected)?;
+        Ok(Self {
+            proxy_uid: joined(&capture.proxy_uids),
+            proxy_gid: joined(&capture.proxy_gids),
+            dns_servers: servers.or(given.dns_servers.clone()),
+            ..given
+        })
+    }
+
+    fn given(&self, detected: &Detected) -> Result<(Self, Vec<String>), CaptureError> {
+        let (from_environment, warnings) = environment::settings(&detected.environment);
         let mut given = self.clone().or(from_environment);
         if let Some(path) = &self.config {
             given = given.or(file::settings(path)?);
         }
+        Ok((given, warnings))
+    }
+
+    fn settle(&self, detected: &Detected) -> Result<(Capture, Vec<String>), CaptureError> {
+        let (given, mut warnings) = self.given(detected)?;
 
         let (users, groups) = given.proxy_ids(detected)?;
         let (tproxy_mark, tproxy_table) = given.tproxy(&mut warnings)?;
@@ -83,7 +108,13 @@ impl CaptureArgs {
                     detected.ipv6(dual_stack).ok_or(CaptureError::NoAddress)?
                 }
             },
-            quirks: Quirks::default(),
+            quirks: Quirks {
+                self_calls: given.self_calls.unwrap_or_default(),
+                inbound_tunnel_exempt: !given.intercept_inbound_tunnel.unwrap_or(false),
+                self_call_tunnel_exempt: !given.intercept_self_call_tunnel.unwrap_or(false),
+                passthrough_source_exempt: !given.intercept_passthrough_source.unwrap_or(false),
+                udp_dns_first: given.udp_dns_first.unwrap_or(false),
+            },
         };
         if capture.is_empty() {
             warnings.push(

@@ -5,16 +5,18 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
 use interceptor::{
+    agent::{Client, OnError, WorkloadSpec},
     capture::{Capture, CaptureArgs, Detected},
-    datapath::{Change, Enrolment, enrol},
+    datapath::{Change, Enrolment, Listeners, Verified, enrol},
     netns::Netns,
+    probe::Backend,
 };
 
 use super::{
-    backend::{self, Backend, BackendArgs},
-    output,
+    backend::{self, BackendArgs, Plan},
+    output, remote,
+    validation::ValidationArgs,
 };
 
 /// Put a network namespace under interception, or change what is intercepted.
@@ -28,8 +30,10 @@ pub(super) struct Args {
     capture: CaptureArgs,
     #[command(flatten)]
     backend: BackendArgs,
+    #[command(flatten)]
+    validation: ValidationArgs,
     /// The workload's network namespace [default: the caller's own].
-    #[arg(long, alias = "network-namespace", value_name = "PATH", env = "NETWORK_NAMESPACE")]
+    #[arg(long, visible_alias = "network-namespace", value_name = "PATH", env = "NETWORK_NAMESPACE")]
     netns: Option<PathBuf>,
     /// The cgroup whose processes are intercepted [default: the root of the cgroup v2 hierarchy].
     #[arg(long, value_name = "PATH")]
@@ -48,25 +52,17 @@ const EXAMPLES: &str = "Examples:
   Only two destinations outbound, nothing inbound:
     interceptor apply --netns /proc/4711/ns/net -i 10.0.0.0/8,192.168.7.0/24";
 
-/// What becomes of a connection that cannot be redirected.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OnError {
-    /// It fails, with an error of its own.
-    Closed,
-    /// It passes without the proxy.
-    Bypass,
-}
-
-pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, state: &Path, run: &Path) -> anyhow::Result<ExitCode> {
     let netns = match &args.netns {
         Some(path) => Netns::open(path)?,
         None => Netns::current()?,
     };
     let detected = netns.run(Detected::here)??;
     let plan = args.backend.plan(&detected)?;
-    if plan.cleanup_only && !plan.dry_run {
-        let removed =
-            if backend::remove_rules(&netns)? { "rules of Istio removed" } else { "no rules of Istio" };
+    let validation = args.validation.settle(&detected);
+    if plan.cleanup_only && !plan.dry_run && !validation.skips_apply {
+        validation.forgo("nothing is left to validate after --cleanup-only");
+        let removed = if plan.clean_up(&netns)? { "rules of Istio removed" } else { "no rules of Istio" };
         output::line(format_args!("{}: {removed}", netns.path().display()))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -74,28 +70,74 @@ pub(super) fn run(args: &Args, state: &Path) -> anyhow::Result<ExitCode> {
     for warning in args.capture.warnings(&detected)? {
         output::warning(warning);
     }
-    if plan.dry_run {
-        backend::print_rules(&capture)?;
+    if validation.skips_apply {
+        output::line(format_args!("{}: left as it is (--skip-rule-apply)", netns.path().display()))?;
+    } else if plan.dry_run {
+        validation.forgo("--dry-run only prints");
+        plan.print_rules(&capture)?;
         return Ok(ExitCode::SUCCESS);
+    } else {
+        let place = Place { state, run, netns: &netns, detected: &detected };
+        enforce(args, &place, &capture, &plan)?;
     }
-    if plan.backend != Backend::Ebpf {
-        let done = backend::load(&netns, &capture, &plan)?;
-        output::line(format_args!("{}: {done}", netns.path().display()))?;
-        return Ok(ExitCode::SUCCESS);
+    validation.run(&netns, &capture)
+}
+
+/// Where a capture is enforced.
+struct Place<'a> {
+    state: &'a Path,
+    run: &'a Path,
+    netns: &'a Netns,
+    detected: &'a Detected,
+}
+
+fn enforce(args: &Args, place: &Place<'_>, capture: &Capture, plan: &Plan) -> anyhow::Result<()> {
+    let Place { state, run, netns, detected } = *place;
+    let chosen = plan.backend(state, capture)?;
+    if chosen != Backend::Ebpf {
+        let done = backend::load(chosen, netns, capture, plan)?;
+        return output::line(format_args!("{}: {done}", netns.path().display()));
     }
-    let outcome = enrol(&Enrolment {
+    if let Some(agent) = Client::find(run, state)? {
+        return by_agent(args, &agent, netns, detected);
+    }
+    let enrolment = Enrolment {
         state,
-        netns: &netns,
+        netns,
         cgroup: args.cgroup.as_deref(),
-        capture: &capture,
+        capture,
         spread: !args.no_spread,
-        bypass_on_error: matches!(args.on_error, OnError::Bypass),
-    })?;
+        bypass_on_error: args.on_error == OnError::Bypass,
+        listeners: Listeners::Search,
+    };
+    let outcome = enrol(&enrolment, &mut Verified::default())?;
     for shortfall in &outcome.shortfalls {
         output::warning(shortfall);
     }
-    output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, &capture)))?;
-    Ok(ExitCode::SUCCESS)
+    output::line(format_args!("{}: {}", netns.path().display(), sentence(outcome.change, capture)))
+}
+
+/// Has the agent enrol the workload, so that it also follows the namespace's routes from now on.
+fn by_agent(args: &Args, agent: &Client, netns: &Netns, detected: &Detected) -> anyhow::Result<()> {
+    if args.cgroup.is_some() {
+        output::warning("--cgroup is ignored: the running agent has attached the hooks");
+    }
+    let kept = remote::find(agent, netns)?;
+    let id = match kept {
+        Some(kept) => kept.id,
+        None => remote::id(netns)?,
+    };
+    let spec = WorkloadSpec {
+        netns: Some(remote::lasting_path(netns)),
+        capture: args.capture.gathered(detected)?,
+        no_spread: args.no_spread,
+        on_error: args.on_error,
+        ..WorkloadSpec::default()
+    };
+    for warning in agent.enrol(&id, &spec)?.warnings {
+        output::warning(warning);
+    }
+    output::line(format_args!("{}: under interception, kept by the agent as {id}", netns.path().display()))
 }
 
 fn sentence(change: Change, capture: &Capture) -> String {

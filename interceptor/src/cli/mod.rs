@@ -1,14 +1,23 @@
 //! The command line.
 
 mod actor;
+mod agent;
 mod apply;
 mod backend;
+mod doctor;
+mod duration;
 mod explain;
+mod generate;
+mod import;
 mod output;
 mod parity;
+mod probe;
 mod release;
+mod remote;
 mod rules;
 mod status;
+mod trace;
+mod validation;
 
 use std::{
     ffi::OsString,
@@ -16,10 +25,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use interceptor::{
+    agent::default_run_folder,
     capture::{Capture, CaptureArgs, CaptureError, Detected},
     cgroup::CgroupError,
+    cni,
     datapath::{self, DatapathError},
     netns::{Netns, NetnsError},
 };
@@ -30,13 +41,16 @@ use interceptor::{
 /// programs at the socket: no conntrack entry, no rule per packet. The programs stay in force without a process, until
 /// `release` or `uninstall`.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 126 validation failed (as istio-iptables).
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 126 interception does not work (`apply --run-validation`).
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Cli {
     /// Folder of a bpffs that holds everything that is in force.
     #[arg(long, global = true, value_name = "FOLDER", default_value_os_t = datapath::default_state_folder())]
     state_dir: PathBuf,
+    /// Folder of the agent's control socket [default: /run/ and the last part of --state-dir].
+    #[arg(long, global = true, value_name = "FOLDER")]
+    run_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -44,11 +58,19 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Apply(Box<apply::Args>),
+    Agent(agent::Args),
+    /// Be a CNI plugin, as a container runtime calls it; so is the command under the name interceptor-cni.
+    Cni,
+    Generate(generate::Args),
     Release(release::Args),
     Uninstall(release::UninstallArgs),
     Status(status::Args),
+    Trace(trace::Args),
     Rules(Box<rules::Args>),
     Explain(Box<explain::Args>),
+    Import(import::Args),
+    Probe(probe::Args),
+    Doctor(doctor::Args),
     Parity(parity::Args),
     #[command(hide = true)]
     Actor(actor::ActorArgs),
@@ -57,29 +79,58 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse_from(command_line(std::env::args_os().collect()));
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if is_called_as(&words, cni::PLUGIN_NAME) {
+        return cni::main();
+    }
+    let as_istio = is_called_as(&words, "istio-iptables");
+    let cli = match Cli::try_parse_from(command_line(words, as_istio)) {
+        Ok(cli) => cli,
+        Err(message) => {
+            // With standard output or error closed there is nobody left to tell.
+            let _unheard = message.print();
+            return if message.use_stderr() { wrong_usage(as_istio) } else { ExitCode::SUCCESS };
+        }
+    };
     let state = cli.state_dir.as_path();
+    let run = cli.run_dir.unwrap_or_else(|| default_run_folder(state));
+    let run = run.as_path();
     let outcome = match cli.command {
-        Command::Apply(args) => apply::run(&args, state),
-        Command::Release(args) => release::run(&args, state),
+        Command::Apply(args) => apply::run(&args, state, run),
+        Command::Agent(args) => agent::run(&args, state, run),
+        Command::Cni => return cni::main(),
+        Command::Generate(args) => generate::run(&args, &mut Cli::command()),
+        Command::Release(args) => release::run(&args, state, run),
         Command::Uninstall(_) => release::uninstall(state),
         Command::Status(args) => status::run(&args, state),
+        Command::Trace(args) => trace::run(&args, state),
         Command::Rules(args) => rules::run(&args),
-        Command::Explain(args) => explain::run(&args),
+        Command::Explain(args) => explain::run(&args, state, run),
+        Command::Import(args) => import::run(&args),
+        Command::Doctor(args) => doctor::run(&args, state),
+        Command::Probe(args) => probe::run(&args, state),
         Command::Parity(args) => parity::run(&args),
         Command::Actor(args) => actor::act(&args),
         Command::Enter(args) => actor::enter(&args),
     };
     outcome.unwrap_or_else(|error| {
         output::error(&error);
-        if is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
+        if is_usage(&error) { wrong_usage(as_istio) } else { ExitCode::FAILURE }
     })
 }
 
+/// istio-iptables ends with 1 whatever is wrong.
+fn wrong_usage(as_istio: bool) -> ExitCode {
+    if as_istio { ExitCode::FAILURE } else { ExitCode::from(2) }
+}
+
+fn is_called_as(words: &[OsString], program: &str) -> bool {
+    words.first().and_then(|path| Path::new(path).file_name()).is_some_and(|name| name == program)
+}
+
 /// Called as `istio-iptables`, the program is `interceptor apply`.
-fn command_line(mut words: Vec<OsString>) -> Vec<OsString> {
-    let name = words.first().and_then(|program| Path::new(program).file_name());
-    if name.is_some_and(|name| name == "istio-iptables") {
+fn command_line(mut words: Vec<OsString>, as_istio: bool) -> Vec<OsString> {
+    if as_istio {
         words.insert(1, "apply".into());
     }
     words

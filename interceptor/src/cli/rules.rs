@@ -1,10 +1,15 @@
 //! `interceptor rules`: the nat rules that mean the same as a capture.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use interceptor::{
-    capture::CaptureArgs,
+    capture::{CaptureArgs, Pod, PodReader},
     nat::{
         Family, Loaded, RuleSet, Table, generate,
         list::{self, Count, Style},
@@ -34,6 +39,12 @@ pub(super) struct Args {
     /// In a list, print counters and interfaces.
     #[arg(long, short = 'v')]
     verbose: bool,
+    /// Print the rules that Istio would make for the pod of this manifest (YAML or JSON); flags win over it.
+    #[arg(long, value_name = "FILE")]
+    from_pod: Option<PathBuf>,
+    /// Who reads the pod's manifest.
+    #[arg(long, value_name = "WHO", default_value = "injector", requires = "from_pod")]
+    pod_reader: PodReader,
     /// The network namespace whose addresses tell whether IPv6 is used [default: the caller's own].
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
@@ -70,7 +81,11 @@ enum Which {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let capture = super::capture(&args.capture, args.netns.as_deref())?;
+    let settings = match &args.from_pod {
+        Some(path) => args.capture.clone().or(from_pod(path, args.pod_reader)?),
+        None => args.capture.clone(),
+    };
+    let capture = super::capture(&settings, args.netns.as_deref())?;
     let rules = generate(&capture);
     if matches!(args.format, Format::Nft) {
         output::text(&nft::text(&rules))?;
@@ -88,6 +103,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     output::text(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn from_pod(path: &Path, reader: PodReader) -> anyhow::Result<CaptureArgs> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let settings = Pod::read(&text).and_then(|pod| pod.settings(reader));
+    settings.with_context(|| format!("cannot take a capture from {}", path.display()))
 }
 
 fn one_family(args: &Args, rules: &RuleSet, family: Family) -> String {

@@ -1,7 +1,7 @@
 //! Listeners of a proxy that is older than its interception: the kernel tells our programs only of later ones.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
@@ -45,11 +45,12 @@ pub(super) fn listeners(
     let mut sockets = open(maps.join("SOCKETS").as_path(), Map::SkStorage)?;
     let mut listeners = open(maps.join("LISTENERS").as_path(), Map::SockHash)?;
     let mut left = Vec::new();
+    let borrowed = borrow(listening.iter().map(|found| found.inode).collect());
     for found in &listening {
-        let adopted = match borrow(found.inode) {
+        let adopted = match borrowed.get(&found.inode) {
             None => Err("no process shows it".to_owned()),
             Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(socket)) => adopt(&mut sockets, &mut listeners, &socket, found, cookie, workload),
+            Some(Ok(socket)) => adopt(&mut sockets, &mut listeners, socket, found, cookie, workload),
         };
         if let Err(reason) = adopted {
             left.push(format!(
@@ -103,31 +104,35 @@ fn keep(
     Ok(())
 }
 
-/// A descriptor of our own for the socket with this inode, from whichever process has it (Linux 5.6).
-fn borrow(inode: u64) -> Option<rustix::io::Result<OwnedFd>> {
-    let mut refused = None;
-    let mut asked = HashSet::new();
-    for process in procfs::process::all_processes().ok()?.flatten() {
+/// Descriptors of our own for the sockets with these inodes, each from whichever process has it (Linux 5.6); for one that
+/// processes show and do not give, the last refusal. There may be thousands of processes: they are gone through once.
+fn borrow(mut wanted: HashSet<u64>) -> HashMap<u64, rustix::io::Result<OwnedFd>> {
+    let mut borrowed = HashMap::new();
+    for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+        if wanted.is_empty() {
+            break;
+        }
         // A process may end, or hide its descriptors, while we look.
         let Ok(descriptors) = process.fd() else { continue };
         for descriptor in descriptors.flatten() {
-            if !matches!(descriptor.target, FDTarget::Socket(socket) if socket == inode)
-                || !asked.insert(process.pid)
-            {
+            let FDTarget::Socket(inode) = descriptor.target else { continue };
+            if !wanted.contains(&inode) {
                 continue;
             }
             let Some(pid) = Pid::from_raw(process.pid) else { continue };
-            let borrowed = pidfd_open(pid, PidfdFlags::empty())
+            let socket = pidfd_open(pid, PidfdFlags::empty())
                 .and_then(|process| pidfd_getfd(process.as_fd(), descriptor.fd, PidfdGetfdFlags::empty()));
-            match borrowed {
-                Ok(socket) if is_socket(&socket, inode) => return Some(Ok(socket)),
-                // The number was reused for something else in between.
-                Ok(_) => {}
-                Err(error) => refused = Some(Err(error)),
+            // The number may have been reused for something else in between.
+            if socket.as_ref().is_ok_and(|socket| !is_socket(socket, inode)) {
+                continue;
             }
+            if socket.is_ok() {
+                wanted.remove(&inode);
+            }
+            borrowed.insert(inode, socket);
         }
     }
-    refused
+    borrowed
 }
 
 fn is_socket(socket: &OwnedFd, inode: u64) -> bool {
@@ -146,8 +151,5 @@ where
 
 /// What the kernel said, without aya's words around it.
 fn root(error: &MapError) -> String {
-    match error {
-        MapError::SyscallError(error) => error.io_error.to_string(),
-        other => other.to_string(),
-    }
+    if let MapError::SyscallError(error) = error { error.io_error.to_string() } else { error.to_string() }
 }

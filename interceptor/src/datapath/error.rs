@@ -43,13 +43,51 @@ pub enum DatapathError {
         /// What the system said.
         source: io::Error,
     },
-    /// The kernel lacks what the programs need.
-    #[error("this kernel lacks {feature}, which came with Linux {since}; use --backend iptables")]
-    Kernel {
-        /// What is missing.
-        feature: &'static str,
-        /// The version it first appeared in.
-        since: &'static str,
+    /// The capture asks for something that no hook at a socket can do.
+    #[error("{option}: {reason}; use --backend iptables for this workload")]
+    OutOfReach {
+        /// The option, as the operator would write it.
+        option: &'static str,
+        /// Why it is out of reach.
+        reason: &'static str,
+    },
+    /// The state folder holds state of a layout this build does not know.
+    #[error(
+        "{folder} holds state of layout v{found}, this interceptor knows v{known}: use the interceptor that made it, \
+         or uninstall and apply again"
+    )]
+    OtherLayout {
+        /// The state folder.
+        folder: PathBuf,
+        /// The layout found.
+        found: u32,
+        /// The layout of this build.
+        known: u32,
+    },
+    /// Pins are missing from the state folder.
+    #[error(
+        "{pin} is missing, somebody removed it: `interceptor apply` or the agent repairs what is left, \
+         `interceptor uninstall` removes it"
+    )]
+    Damaged {
+        /// The pin that should be there.
+        pin: PathBuf,
+    },
+    /// An agent keeps the state folder.
+    #[error("an agent ({}) keeps {folder}: stop it first", holder(*.pid))]
+    AgentRuns {
+        /// The state folder.
+        folder: PathBuf,
+        /// The agent's process id, if the kernel tells it.
+        pid: Option<i32>,
+    },
+    /// A program in a link cannot be replaced by this build's.
+    #[error("cannot bring {pin} up to this version: {source}; the program in force stays")]
+    Upgrade {
+        /// The link's pin.
+        pin: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// The object's maps cannot be made or opened.
     #[error("cannot make or open the BPF maps: {}", sources(.0))]
@@ -95,6 +133,12 @@ pub enum DatapathError {
         /// What went wrong.
         source: io::Error,
     },
+    /// The interfaces of the namespace cannot be listed.
+    #[error("cannot list the interfaces of the namespace: {source}")]
+    Interfaces {
+        /// What the system said.
+        source: io::Error,
+    },
     /// A map cannot be read or written.
     #[error("cannot {action}: {source}")]
     Map {
@@ -103,6 +147,17 @@ pub enum DatapathError {
         /// What the kernel said.
         source: Box<aya::maps::MapError>,
     },
+    /// Nothing is installed in the state folder.
+    #[error("nothing is installed under {folder}; `interceptor apply` puts a workload under interception")]
+    NotInstalled {
+        /// The state folder.
+        folder: PathBuf,
+    },
+    /// Decisions are being read by another process.
+    #[error(
+        "another `interceptor trace` is reading, and a decision is told once; end it, and wait 3 seconds if it was killed"
+    )]
+    TraceRuns,
     /// The namespace is not under interception.
     #[error(
         "the network namespace {path} is not under interception; `interceptor status` lists those that are"
@@ -125,6 +180,10 @@ fn sources(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+fn holder(pid: Option<i32>) -> String {
+    pid.map_or_else(|| "of another pid namespace".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// What the verifier said last: its log ends with the reason and a line of statistics.

@@ -1,6 +1,6 @@
 //! Which sockets listen in the calling thread's namespace.
 //!
-//! The kernel is asked for listening sockets alone (NETLINK_SOCK_DIAG). /proc/net/tcp would list all connections, and
+//! The kernel is asked for listening sockets alone (`NETLINK_SOCK_DIAG`). /proc/net/tcp would list all connections, and
 //! reading it walks the table of the whole machine's, which has up to half a million places.
 
 use std::{io, net::SocketAddr};
@@ -30,6 +30,7 @@ pub(super) fn listening() -> io::Result<Vec<Listening>> {
     Ok(found)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "any other answer is an error")]
 fn dump(socket: &Socket, family: u8, socket_id: SocketId) -> io::Result<Vec<Listening>> {
     let request = InetRequest {
         family,

@@ -18,6 +18,10 @@ use super::{DatapathError, PolicyTable};
 /// Flag of linux/bpf.h that every trie must have.
 const BPF_F_NO_PREALLOC: u32 = 1;
 
+/// Names of the maps that are pinned.
+pub(super) const PINNED: [&str; 9] =
+    ["WORKLOADS", "COUNTERS", "LABELS", "PENDING", "RESOLVERS", "LISTENERS", "SOCKETS", "TRACE", "TRACING"];
+
 type Trie = LpmTrie<MapData, EntryKey, Entry>;
 
 /// The maps userspace reads and writes.
@@ -31,6 +35,12 @@ pub(super) struct Maps {
 impl Maps {
     /// Opens the maps pinned in a folder.
     pub(super) fn open(folder: &Path) -> Result<Self, DatapathError> {
+        for name in PINNED {
+            let pin = folder.join(name);
+            if !pin.exists() {
+                return Err(DatapathError::Damaged { pin });
+            }
+        }
         let pinned = |name: &str| MapData::from_pin(folder.join(name));
         let open = || -> Result<Self, MapError> {
             Ok(Self {
@@ -62,6 +72,19 @@ impl Maps {
         let key = Key::new(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
         let entry = found(trie.get(&key, 0), "read a policy table")?;
         Ok(entry.map(|entry| *Workload::of_entry(&entry)))
+    }
+
+    /// The workload's whole table, as the hooks ask it; none if it is not enrolled or the table is broken.
+    pub(super) fn table(&self, workload: u64) -> Result<Option<PolicyTable>, DatapathError> {
+        let Some(trie) = found(self.workloads.get(&workload, 0), "read a policy table")? else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        for pair in &trie {
+            let (key, entry) = pair.map_err(failed("read a policy table"))?;
+            entries.push((key.prefix_len(), key.data(), entry));
+        }
+        Ok(PolicyTable::of_entries(entries))
     }
 
     /// Takes a workload out of interception.
@@ -115,7 +138,7 @@ impl Maps {
 
     /// How many redirected connections wait for the proxy's socket.
     pub(super) fn pending(&self) -> usize {
-        self.pending.keys().filter(Result::is_ok).count()
+        self.pending.keys().flatten().count()
     }
 }
 

@@ -1,17 +1,14 @@
 //! The BPF object: maps opened or made, programs loaded.
 
 use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{Program, ProgramType},
-    sys::{BpfHelper, is_helper_supported},
-};
+use aya::{Ebpf, EbpfLoader, programs::Program};
 
-use super::{DatapathError, sys::AttachType};
+use super::{DatapathError, sys::AttachType, trial};
 
 /// The object interceptor/build.rs built from the interceptor-ebpf crate.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/interceptor-ebpf"));
@@ -33,7 +30,14 @@ pub(super) const CGROUP_HOOKS: [(&str, AttachType); 12] = [
 ];
 
 /// The program that is attached once a workload.
-const STEER: &str = "steer";
+pub(super) const STEER: &str = "steer";
+
+/// What tells this build's programs from another's: a digest of the object.
+pub(super) fn digest() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    OBJECT.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// The object with its maps, which are the pinned ones where there are any.
 pub(super) struct Object {
@@ -44,13 +48,16 @@ impl Object {
     /// Opens the object. Maps not yet pinned in `maps` are made and pinned there. `workload` is the namespace that
     /// `steer` is for.
     pub(super) fn open(maps: &Path, workload: u64) -> Result<Self, DatapathError> {
-        let has_set_retval =
-            is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false);
-        let has_set_retval = u8::from(has_set_retval);
+        // Where nobody can tell, a refused connection fails with the kernel's own errno, and a trace names no process.
+        let has = |helper| u8::from(trial::helper(AttachType::Connect4, helper).unwrap_or(false));
+        let has_set_retval = has(trial::SET_RETVAL);
+        let (has_process, has_command) = (has(trial::CURRENT_PROCESS), has(trial::CURRENT_COMMAND));
         let ebpf = EbpfLoader::new()
             .default_map_pin_directory(maps)
             .override_global("WORKLOAD_COOKIE", &workload, true)
             .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+            .override_global("HAS_PROCESS", &has_process, true)
+            .override_global("HAS_COMMAND", &has_command, true)
             .load(OBJECT)
             .map_err(|source| DatapathError::Object(Box::new(source)))?;
         Ok(Self { ebpf })
@@ -66,18 +73,28 @@ impl Object {
         self.load(STEER)
     }
 
+    /// Loads a program, and tells how many instructions the verifier followed, where the kernel does (Linux 5.16).
+    pub(super) fn load_counting(&mut self, name: &'static str) -> Result<Option<u32>, DatapathError> {
+        self.load(name)?;
+        let info = self.ebpf.program(name).map(Program::info);
+        Ok(info.and_then(Result::ok).and_then(|info| info.verified_instruction_count()))
+    }
+
+    /// Loads a program, unless this object has done so already.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of these four types only")]
     fn load(&mut self, name: &'static str) -> Result<BorrowedFd<'_>, DatapathError> {
-        let program = self.ebpf.program_mut(name).ok_or(DatapathError::NoProgram { name })?;
-        let loaded = match program {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSockopt(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            Program::SkLookup(program) => program.load(),
-            _ => return Err(DatapathError::NoProgram { name }),
-        };
         let refused = |error| DatapathError::Refused { name, error: Box::new(error) };
-        loaded.map_err(refused)?;
+        let program = self.ebpf.program_mut(name).ok_or(DatapathError::NoProgram { name })?;
+        if program.fd().is_err() {
+            let loaded = match program {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSockopt(program) => program.load(),
+                Program::SockOps(program) => program.load(),
+                Program::SkLookup(program) => program.load(),
+                _ => return Err(DatapathError::NoProgram { name }),
+            };
+            loaded.map_err(refused)?;
+        }
         program.fd().map(AsFd::as_fd).map_err(refused)
     }
 }

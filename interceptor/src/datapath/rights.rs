@@ -1,11 +1,6 @@
-//! What the caller and the kernel must bring, told before anything is touched.
+//! The rights the caller must have, told before anything is touched.
 
 use std::fs;
-
-use aya::{
-    programs::ProgramType,
-    sys::{BpfHelper, is_helper_supported},
-};
 
 use super::DatapathError;
 
@@ -14,32 +9,11 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
-/// Checks the caller's capabilities and the kernel's features that have no substitute.
+/// Checks the caller's capabilities.
 pub(super) fn check() -> Result<(), DatapathError> {
     let missing = missing(effective_capabilities());
     if !missing.is_empty() {
         return Err(DatapathError::Rights { missing: missing.join(" and ") });
-    }
-    let needed = [
-        (
-            ProgramType::SockOps,
-            BpfHelper::BPF_FUNC_get_netns_cookie,
-            "the netns cookie in sock_ops programs",
-            "5.15",
-        ),
-        (
-            ProgramType::CgroupSockopt,
-            BpfHelper::BPF_FUNC_get_netns_cookie,
-            "the netns cookie in getsockopt programs",
-            "5.15",
-        ),
-        (ProgramType::SkLookup, BpfHelper::BPF_FUNC_sk_assign, "sk_lookup programs", "5.9"),
-    ];
-    for (program, helper, feature, since) in needed {
-        // A probe that fails for another reason proves nothing; loading the real programs will tell.
-        if matches!(is_helper_supported(program, helper), Ok(false)) {
-            return Err(DatapathError::Kernel { feature, since });
-        }
     }
     Ok(())
 }

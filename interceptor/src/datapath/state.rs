@@ -33,6 +33,7 @@ impl State {
         loop {
             make(folder)?;
             if let Some(state) = Self::lock(folder)? {
+                state.check_layout()?;
                 for part in [state.maps(), state.links(), state.workloads()] {
                     make(&part)?;
                 }
@@ -41,8 +42,17 @@ impl State {
         }
     }
 
-    /// Locks the folder if there is one.
+    /// Locks the folder if there is one, and it is of a layout this build knows.
     pub(super) fn open(folder: &Path) -> Result<Option<Self>, DatapathError> {
+        let state = Self::open_any(folder)?;
+        if let Some(state) = &state {
+            state.check_layout()?;
+        }
+        Ok(state)
+    }
+
+    /// Locks the folder if there is one, whatever is in it.
+    pub(super) fn open_any(folder: &Path) -> Result<Option<Self>, DatapathError> {
         while folder.exists() {
             if let Some(state) = Self::lock(folder)? {
                 return Ok(Some(state));
@@ -61,14 +71,30 @@ impl State {
         self.version().join("links")
     }
 
-    /// A folder for each workload, by netns cookie.
+    /// Pins of the workloads' `sk_lookup` links, by netns cookie.
     pub(super) fn workloads(&self) -> PathBuf {
         self.version().join("workloads")
+    }
+
+    /// A folder for each build, by its object's digest, with the programs it has put into links.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.version().join("programs")
     }
 
     /// The pin of a workload's `sk_lookup` link.
     pub(super) fn steering(&self, workload: u64) -> PathBuf {
         self.workloads().join(workload.to_string())
+    }
+
+    /// Whether anything is in force: a hook, or a workload.
+    pub(super) fn is_installed(&self) -> bool {
+        let has_entries = |folder: PathBuf| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some());
+        has_entries(self.links()) || has_entries(self.workloads())
+    }
+
+    /// A folder the agent holds a lock on while it lives.
+    pub(super) fn tenure(&self) -> PathBuf {
+        self.folder.join("agent")
     }
 
     /// The state folder.
@@ -77,8 +103,25 @@ impl State {
     }
 
     /// The layout's version is part of the path, so that two versions never read each other's maps.
-    fn version(&self) -> PathBuf {
+    pub(super) fn version(&self) -> PathBuf {
         self.folder.join(format!("v{}", abi::VERSION))
+    }
+
+    /// Refuses a folder with another layout's state: its programs would go on beside ours, with maps of their own.
+    fn check_layout(&self) -> Result<(), DatapathError> {
+        let failed = |source| DatapathError::State { folder: self.folder.clone(), source };
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let layout = name.to_str().and_then(|name| name.strip_prefix('v')?.parse::<u32>().ok());
+            if let Some(found) = layout.filter(|found| *found != abi::VERSION) {
+                return Err(DatapathError::OtherLayout {
+                    folder: self.folder.clone(),
+                    found,
+                    known: abi::VERSION,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Locks the folder; none if it was removed while we waited.
@@ -101,7 +144,7 @@ impl State {
 }
 
 /// Makes a folder only root may enter: whoever can open a pin can change what is intercepted.
-fn make(folder: &Path) -> Result<(), DatapathError> {
+pub(super) fn make(folder: &Path) -> Result<(), DatapathError> {
     DirBuilder::new()
         .mode(0o700)
         .recursive(true)

@@ -5,7 +5,15 @@ use std::path::{Path, PathBuf};
 use interceptor_ebpf::abi::{Label, Switches, Workload};
 use serde::Serialize;
 
-use super::{DatapathError, enrol::existing_link, maps::Maps, object::CGROUP_HOOKS, rights, state::State};
+use super::{
+    DatapathError, PolicyTable,
+    attach::existing_link,
+    maps::Maps,
+    object::{CGROUP_HOOKS, STEER},
+    rights,
+    state::State,
+    upgrade::verified_instructions,
+};
 
 /// Everything in force under one state folder.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -14,6 +22,8 @@ pub struct Status {
     pub state: PathBuf,
     /// The cgroup hooks.
     pub hooks: Vec<HookStatus>,
+    /// How many instructions the verifier followed in the program that steers arriving connections.
+    pub steering_instructions: Option<u32>,
     /// The workloads.
     pub workloads: Vec<WorkloadStatus>,
     /// Redirected connections that wait for the proxy's socket.
@@ -33,6 +43,8 @@ pub struct HookStatus {
     pub program: Option<u32>,
     /// Id of the cgroup it is attached to.
     pub cgroup: Option<u64>,
+    /// How many instructions the verifier followed, over all ways through the program, as the kernel tells.
+    pub verified_instructions: Option<u32>,
 }
 
 /// One workload.
@@ -63,6 +75,8 @@ pub struct WorkloadStatus {
 pub struct ReasonCount {
     /// Name of the reason.
     pub reason: &'static str,
+    /// What became of those connections: `REDIRECT`, `RETURN` (it went where it wanted to) or `REJECT`.
+    pub target: &'static str,
     /// How often.
     pub count: u64,
 }
@@ -70,7 +84,7 @@ pub struct ReasonCount {
 /// Reads what is in force; an empty status where nothing is installed.
 pub fn status(folder: &Path) -> Result<Status, DatapathError> {
     let mut status = Status { state: folder.to_owned(), ..Status::default() };
-    let Some(state) = State::open(folder)? else { return Ok(status) };
+    let Some(state) = State::open(folder)?.filter(State::is_installed) else { return Ok(status) };
     rights::check()?;
     for (name, _) in CGROUP_HOOKS {
         let link = existing_link(&state.links().join(name))?;
@@ -80,21 +94,24 @@ pub fn status(folder: &Path) -> Result<Status, DatapathError> {
             link: link.map(|link| link.id),
             program: link.map(|link| link.program),
             cgroup: link.map(|link| link.attached_to),
+            verified_instructions: verified_instructions(&state, name),
         });
     }
+    status.steering_instructions = verified_instructions(&state, STEER);
     let maps = Maps::open(&state.maps())?;
     status.pending = maps.pending();
     for cookie in maps.all()? {
         let steered = existing_link(&state.steering(cookie))?.is_some_and(|link| link.attached_to != 0);
-        let connections = maps
-            .counts(cookie)?
-            .into_iter()
-            .map(|(reason, count)| ReasonCount { reason: reason.name(), count });
+        let connections = maps.counts(cookie)?.into_iter().map(|(reason, count)| ReasonCount {
+            reason: reason.name(),
+            target: reason.target(),
+            count,
+        });
         let workload = maps.workload(cookie)?.unwrap_or_default();
         status.workloads.push(describe(
             cookie,
             &workload,
-            maps.label(cookie)?,
+            maps.label(cookie)?.as_ref(),
             steered,
             connections.collect(),
         ));
@@ -102,14 +119,21 @@ pub fn status(folder: &Path) -> Result<Status, DatapathError> {
     Ok(status)
 }
 
+/// Reads the policy table that is in force for a workload; none if it is not under interception.
+pub fn enforced(folder: &Path, workload: u64) -> Result<Option<PolicyTable>, DatapathError> {
+    let Some(state) = State::open(folder)?.filter(State::is_installed) else { return Ok(None) };
+    rights::check()?;
+    Maps::open(&state.maps())?.table(workload)
+}
+
 fn describe(
     cookie: u64,
     workload: &Workload,
-    label: Option<Label>,
+    label: Option<&Label>,
     steered: bool,
     connections: Vec<ReasonCount>,
 ) -> WorkloadStatus {
-    let netns = label.map(|label| String::from_utf8_lossy(&label.path).trim_end_matches('\0').to_owned());
+    let netns = label.map(path_of);
     WorkloadStatus {
         cookie,
         netns: netns.unwrap_or_default(),
@@ -121,4 +145,9 @@ fn describe(
         bypass_on_error: workload.switches.any(Switches::BYPASS_ON_ERROR),
         connections,
     }
+}
+
+/// The path a workload was enrolled by.
+pub(super) fn path_of(label: &Label) -> String {
+    String::from_utf8_lossy(&label.path).trim_end_matches('\0').to_owned()
 }

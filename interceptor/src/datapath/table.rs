@@ -8,6 +8,7 @@ use std::{
 use interceptor_ebpf::abi::{Address, Entry, EntryKey, Marks, Subject, Switches, Workload};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::marked::Marked;
 use crate::{
     capture::{
         Capture, Dns, InboundMode, InboundPorts, OutboundCidrs, OwnerGroups, PortRange, Quirks, SelfCalls,
@@ -15,7 +16,7 @@ use crate::{
     routes::{Answer, Route},
 };
 
-/// Port of the proxy's DNS listener (Istio's IstioAgentDNSListenerPort).
+/// Port of the proxy's DNS listener (Istio's `IstioAgentDNSListenerPort`).
 pub const DNS_PORT: u16 = 15053;
 
 /// Index of `lo`: the first interface of every namespace (`LOOPBACK_IFINDEX` of include/net/flow.h).
@@ -46,6 +47,8 @@ pub struct Enforcement {
     pub spread_v6: bool,
     /// Let a connection pass that cannot be redirected, instead of refusing it.
     pub bypass_on_error: bool,
+    /// What enrolment switched on in the namespace, for `release` to switch off.
+    pub switched_on: u32,
 }
 
 impl PolicyTable {
@@ -69,6 +72,14 @@ impl PolicyTable {
         }
         table.seal();
         table
+    }
+
+    /// The table that has these entries; none if the workload's own is not among them.
+    pub(super) fn of_entries(entries: impl IntoIterator<Item = (u32, EntryKey, Entry)>) -> Option<Self> {
+        let entries: BTreeMap<_, _> =
+            entries.into_iter().map(|(bits, key, entry)| ((bits, key), entry)).collect();
+        let own = entries.get(&(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD))?;
+        Some(Self { workload: *Workload::of_entry(own), entries })
     }
 
     /// The workload's own numbers, as they stand in the table.
@@ -146,7 +157,7 @@ impl PolicyTable {
         match &capture.inbound_ports {
             InboundPorts::None => {}
             InboundPorts::AllExcept(ports) => {
-                self.mark_ports(Subject::InboundPort, &[(ports, Marks::EXCLUDED)])
+                self.mark_ports(Subject::InboundPort, &[(ports, Marks::EXCLUDED)]);
             }
             InboundPorts::Only(ports) => self.mark_ports(Subject::InboundPort, &[(ports, Marks::INCLUDED)]),
         }
@@ -179,8 +190,9 @@ impl PolicyTable {
         }
         let (low, high) = marks.split_at(marks.len() / 2);
         self.mark_block(subject, low, first);
-        // Half a block of at most 65,536 ports fits.
-        self.mark_block(subject, high, first + low.len() as u16);
+        // A block starts at a multiple of its length, so its second half differs from the first in one bit.
+        let half = u16::try_from(low.len()).unwrap_or_default();
+        self.mark_block(subject, high, first | half);
     }
 
     fn owners(&mut self, capture: &Capture) {
@@ -210,7 +222,8 @@ impl PolicyTable {
         self.workload.to_entry().hash(&mut hasher);
         self.entries.hash(&mut hasher);
         let digest = hasher.finish();
-        self.workload.digest = [digest as u32, (digest >> 32) as u32];
+        let halves = [digest & 0xffff_ffff, digest >> 32];
+        self.workload.digest = halves.map(|half| u32::try_from(half).unwrap_or_default());
         let key = (EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
         self.entries.insert(key, self.workload.to_entry());
     }
@@ -253,13 +266,19 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
     switch(capture.inbound_mode == InboundMode::Tproxy, Switches::TPROXY);
     switch(enforcement.spread_v4, Switches::SPREAD);
     switch(enforcement.spread_v6, Switches::SPREAD_V6);
-    let Quirks { self_calls, inbound_tunnel_exempt, self_call_tunnel_exempt, passthrough_source_exempt } =
-        capture.quirks;
+    let Quirks {
+        self_calls,
+        inbound_tunnel_exempt,
+        self_call_tunnel_exempt,
+        passthrough_source_exempt,
+        udp_dns_first,
+    } = capture.quirks;
     switch(self_calls == SelfCalls::EveryoneToInbound, Switches::SELF_CALLS_INBOUND);
     switch(self_calls == SelfCalls::EveryoneToOutbound, Switches::SELF_CALLS_OUTBOUND);
     switch(!inbound_tunnel_exempt, Switches::INBOUND_TUNNEL);
     switch(!self_call_tunnel_exempt, Switches::SELF_CALL_TUNNEL);
     switch(!passthrough_source_exempt, Switches::PASSTHROUGH_SOURCE);
+    switch(udp_dns_first, Switches::UDP_DNS_FIRST);
     switch(enforcement.bypass_on_error, Switches::BYPASS_ON_ERROR);
     Workload {
         digest: [0; 2],
@@ -271,7 +290,8 @@ fn workload(capture: &Capture, enforcement: Enforcement) -> Workload {
         tunnel_port: capture.tunnel_port,
         dns_port: DNS_PORT,
         tproxy_mark: capture.tproxy_mark,
-        reserved: [0; 2],
+        tproxy_table: Marked::of(capture).map_or(0, Marked::table),
+        switched_on: enforcement.switched_on,
     }
 }
 

@@ -26,6 +26,18 @@ pub enum Outcome {
     Drop,
 }
 
+/// A few words that go on after "ends as".
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => f.write_str("passed"),
+            Self::Redirect(port) => write!(f, "redirected to port {port}"),
+            Self::Tproxy(port) => write!(f, "given to port {port}"),
+            Self::Drop => f.write_str("dropped"),
+        }
+    }
+}
+
 /// What becomes of a packet, and the rules that said so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evaluation<'a> {

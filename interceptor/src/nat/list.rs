@@ -29,7 +29,25 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// The listing of one table; `count` tells what the rule at a place (counted from 1) of a chain has seen.
+impl Count {
+    /// In five characters, as `-v` prints it without `-x`: from 100,000 on in thousands, millions and so on.
+    fn short(number: u64) -> String {
+        if number < 100_000 {
+            return number.to_string();
+        }
+        let mut rounded = number;
+        for unit in ["K", "M", "G"] {
+            rounded = (rounded + 500) / 1000;
+            if rounded < 10_000 {
+                return format!("{rounded}{unit}");
+            }
+        }
+        format!("{}T", (rounded + 500) / 1000)
+    }
+}
+
+/// The listing of one table; `count` tells what the rule at a place (counted from 1) of a chain has seen, and for
+/// place 0 of a chain that the kernel calls, what reached its end.
 #[must_use]
 pub fn text(
     loaded: &Loaded,
@@ -46,7 +64,7 @@ pub fn text(
         }
         let head = if chain.is_built_in() {
             let policy = if chains.dropping.contains(chain) { "DROP" } else { "ACCEPT" };
-            let counts = if style.verbose { " 0 packets, 0 bytes" } else { "" };
+            let counts = if style.verbose { at_the_end(count(chain, 0)) } else { String::new() };
             format!("policy {policy}{counts}")
         } else {
             let jumps = |rule: &&Rule| rule.target.jump() == Some(chain);
@@ -67,6 +85,10 @@ pub fn text(
     text
 }
 
+fn at_the_end(count: Count) -> String {
+    format!(" {} packets, {} bytes", Count::short(count.packets), Count::short(count.bytes))
+}
+
 struct Row<'a> {
     rule: &'a Rule,
     family: Family,
@@ -77,7 +99,7 @@ struct Row<'a> {
 impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.style.verbose {
-            write!(f, "{:>5} {:>5} ", self.count.packets, self.count.bytes)?;
+            write!(f, "{:>5} {:>5} ", Count::short(self.count.packets), Count::short(self.count.bytes))?;
         }
         write!(f, "{:<9} ", target_name(&self.rule.target))?;
         self.column(f, "all", |test| {

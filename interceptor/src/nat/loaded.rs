@@ -1,6 +1,6 @@
 //! Rules as they stand in the kernel: chains with their rules in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::model::{Chain, Entry, Rule, Table};
 
@@ -25,14 +25,19 @@ impl Loaded {
     #[must_use]
     pub fn of(entries: &[Entry]) -> Self {
         let mut loaded = Self::default();
+        // Istio inserts near a chain's beginning, which takes a deque no longer than near its end.
+        let mut growing: BTreeMap<(Table, &Chain), VecDeque<Rule>> = BTreeMap::new();
         for Entry { table, chain, place, rule } in entries {
-            let chains = &mut loaded.tables.entry(*table).or_insert_with(|| Chains::empty(*table)).chains;
             if let Some(target) = rule.target.jump() {
-                chains.entry(target.clone()).or_default();
+                growing.entry((*table, target)).or_default();
             }
-            let rules = chains.entry(chain.clone()).or_default();
+            let rules = growing.entry((*table, chain)).or_default();
             let place = place.map_or(rules.len(), |place| (place - 1).min(rules.len()));
             rules.insert(place, rule.clone());
+        }
+        for ((table, chain), rules) in growing {
+            let chains = loaded.tables.entry(table).or_insert_with(|| Chains::empty(table));
+            chains.chains.insert(chain.clone(), rules.into());
         }
         loaded
     }

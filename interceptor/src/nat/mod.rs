@@ -2,6 +2,7 @@
 
 pub mod classes;
 pub mod evaluate;
+pub mod import;
 pub mod list;
 pub mod load;
 pub mod loaded;

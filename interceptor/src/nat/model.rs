@@ -226,6 +226,18 @@ pub enum Test {
 }
 
 impl Test {
+    /// The ranges of destination ports it is about; none if it is about something else.
+    #[must_use]
+    pub fn destination_ports(&self) -> &[PortRange] {
+        if let Self::DestinationPorts(range) = self {
+            std::slice::from_ref(range)
+        } else if let Self::AnyDestinationPorts(ranges) = self {
+            ranges
+        } else {
+            &[]
+        }
+    }
+
     /// The match that holds when the test does.
     #[must_use]
     pub const fn is(self) -> Match {

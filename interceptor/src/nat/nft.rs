@@ -1,4 +1,6 @@
 //! The rules as one nft transaction in tables of family `inet`, as Istio's nftables backend lays them out (1.27 on).
+//!
+//! A nat chain of this family has conntrack follow connections over IPv6 as well, also where none is captured.
 
 use std::fmt::{self, Write as _};
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    env, fmt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,7 +16,7 @@ use super::{
     world::{Namespace, World},
 };
 use crate::{
-    capture::{Capture, CaptureArgs, Detected},
+    capture::{Capture, CaptureArgs, CommandLine, Detected},
     datapath::BPFFS,
     nat,
 };
@@ -33,6 +33,10 @@ pub enum Backend {
     IptablesLegacy,
     /// This product's eBPF programs.
     Ebpf,
+    /// The same rules as `iptables-nft`, loaded by this product with the iptables it finds.
+    Iptables,
+    /// Rules that say the same, loaded by this product with nft.
+    Nft,
 }
 
 impl fmt::Display for Backend {
@@ -42,6 +46,8 @@ impl fmt::Display for Backend {
             Self::IptablesNft => "iptables-nft",
             Self::IptablesLegacy => "iptables-legacy",
             Self::Ebpf => "ebpf",
+            Self::Iptables => "iptables",
+            Self::Nft => "nft",
         })
     }
 }
@@ -53,45 +59,106 @@ impl Backend {
         world: &World,
         interceptor: &Path,
         pod: Place,
-        capture: &[&str],
+        capture: impl Into<CommandLine>,
     ) -> anyhow::Result<()> {
-        match self {
-            Self::None => {}
-            Self::IptablesNft | Self::IptablesLegacy => {
-                if settle(world.namespace(pod)?, capture)?.ipv6 {
-                    // istio-iptables does so too: unlike 127.0.0.6, the IPv6 source of the proxy is no address of its
-                    // own accord.
-                    world.add_to_loopback(pod, Host::Loopback(6).address(Family::V6))?;
-                }
+        let line = capture.into();
+        if self.iptables().is_some() {
+            if settle(world.namespace(pod)?, &line)?.ipv6 {
+                // istio-iptables does so too: unlike 127.0.0.6, the IPv6 source of the proxy is no address of its own
+                // accord.
+                world.add_to_loopback(pod, Host::Loopback(6).address(Family::V6))?;
             }
-            Self::Ebpf => {
-                let mut uninstall = Command::new(interceptor);
-                uninstall.arg("--state-dir").arg(state_dir(world)).arg("uninstall");
-                world.on_close(Box::new(move || succeed(&uninstall.output()?, "interceptor uninstall")))?;
-            }
+        } else if self != Self::None {
+            let mut uninstall = Command::new(interceptor);
+            uninstall.arg("--state-dir").arg(state_dir(world)).arg("uninstall");
+            world.on_close(Box::new(move || succeed(&uninstall.output()?, "interceptor uninstall")))?;
         }
-        for mut step in self.steps(world, interceptor, world.namespace(pod)?, capture)? {
-            let name = step.command.get_program().to_string_lossy().into_owned();
-            let output = world.run(step.inside.then_some(pod), &mut step.command, &step.input)?;
-            succeed(&output, &name)?;
-        }
-        Ok(())
+        self.intercept(world, interceptor, pod, &line)
     }
 
-    /// The commands that put a namespace under interception, in their order.
+    /// The commands that put a namespace under interception, in their order; without the routes that TPROXY needs.
     pub fn steps(
         self,
         world: &World,
         interceptor: &Path,
         namespace: &Namespace,
-        capture: &[&str],
+        capture: impl Into<CommandLine>,
     ) -> anyhow::Result<Vec<Step>> {
-        match self {
-            Self::None => Ok(Vec::new()),
-            Self::IptablesNft => Ok(restore(&settle(namespace, capture)?, "nft")),
-            Self::IptablesLegacy => Ok(restore(&settle(namespace, capture)?, "legacy")),
-            Self::Ebpf => Ok(vec![enrol(world, interceptor, namespace, capture)]),
+        let line = capture.into();
+        match self.iptables() {
+            Some(kind) => Ok(restore(&settle(namespace, &line)?, kind)),
+            None if self == Self::None => Ok(Vec::new()),
+            None => Ok(vec![self.enrol(world, interceptor, namespace, &line)]),
         }
+    }
+
+    /// Puts another capture in force on a pod that is under interception.
+    pub(super) fn change(
+        self,
+        world: &World,
+        interceptor: &Path,
+        pod: Place,
+        line: &CommandLine,
+    ) -> anyhow::Result<()> {
+        if let Some(kind) = self.iptables() {
+            empty(world, pod, kind)?;
+        }
+        self.intercept(world, interceptor, pod, line)
+    }
+
+    /// Ends interception of a pod.
+    pub(super) fn release(self, world: &World, interceptor: &Path, pod: Place) -> anyhow::Result<()> {
+        match self.iptables() {
+            Some(kind) => empty(world, pod, kind),
+            None if self == Self::None => Ok(()),
+            None => {
+                let mut release = Command::new(interceptor);
+                release.arg("--state-dir").arg(state_dir(world)).arg("release");
+                release.arg("--netns").arg(world.namespace(pod)?.path());
+                run(world, None, &mut release, "")
+            }
+        }
+    }
+
+    /// The kind of iptables that holds Istio's own rules, under the backends that are Istio.
+    fn iptables(self) -> Option<&'static str> {
+        match self {
+            Self::IptablesNft => Some("nft"),
+            Self::IptablesLegacy => Some("legacy"),
+            Self::None | Self::Ebpf | Self::Iptables | Self::Nft => None,
+        }
+    }
+
+    fn intercept(
+        self,
+        world: &World,
+        interceptor: &Path,
+        pod: Place,
+        line: &CommandLine,
+    ) -> anyhow::Result<()> {
+        let namespace = world.namespace(pod)?;
+        for mut step in self.steps(world, interceptor, namespace, line.clone())? {
+            run(world, step.inside.then_some(pod), &mut step.command, &step.input)?;
+        }
+        if self.iptables().is_some() {
+            let capture = settle(namespace, line)?;
+            namespace.enter(|| Ok(nat::load::add_routes(&capture)?))?;
+        }
+        Ok(())
+    }
+
+    fn enrol(self, world: &World, interceptor: &Path, namespace: &Namespace, line: &CommandLine) -> Step {
+        let mut apply = Command::new(interceptor);
+        apply.arg("--state-dir").arg(state_dir(world)).arg("apply").args(&line.flags);
+        apply.args(["--backend", &self.to_string()]);
+        if self == Self::Iptables {
+            apply.arg("--reconcile");
+        }
+        // The environment of whoever runs this is no part of the scenario, but for the way to the tools.
+        apply.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
+        apply.envs(line.environment.iter().map(|(name, value)| (name, value)));
+        apply.arg("--netns").arg(namespace.path()).arg("--cgroup").arg(world.cgroup());
+        Step { command: apply, input: String::new(), inside: false }
     }
 }
 
@@ -120,11 +187,13 @@ struct Flags {
     capture: CaptureArgs,
 }
 
-/// The capture that flags mean in a namespace.
-fn settle(namespace: &Namespace, flags: &[&str]) -> anyhow::Result<Capture> {
-    let capture = Flags::try_parse_from(flags).context("the scenario's capture flags are wrong")?.capture;
-    let detected = namespace.enter(|| Ok(Detected { environment: BTreeMap::new(), ..Detected::here()? }))?;
-    Ok(capture.capture(&detected)?)
+/// The capture that a command line makes in a namespace.
+pub(super) fn settle(namespace: &Namespace, line: &CommandLine) -> anyhow::Result<Capture> {
+    let flags = Flags::try_parse_from(&line.flags).context("the scenario's capture flags are wrong")?;
+    let environment: BTreeMap<_, _> =
+        line.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let detected = namespace.enter(|| Ok(Detected { environment, ..Detected::here()? }))?;
+    Ok(flags.capture.capture(&detected)?)
 }
 
 /// Loads Istio's rules for the capture with the tools of one kind.
@@ -140,13 +209,20 @@ fn restore(capture: &Capture, kind: &str) -> Vec<Step> {
     steps.collect()
 }
 
-fn enrol(world: &World, interceptor: &Path, namespace: &Namespace, capture: &[&str]) -> Step {
-    let mut command = Command::new(interceptor);
-    command.arg("--state-dir").arg(state_dir(world)).arg("apply").args(capture);
-    // The environment of whoever runs this is no part of the scenario.
-    command.env_clear();
-    command.arg("--netns").arg(namespace.path()).arg("--cgroup").arg(world.cgroup());
-    Step { command, input: String::new(), inside: false }
+/// Removes every rule and chain.
+fn empty(world: &World, pod: Place, kind: &str) -> anyhow::Result<()> {
+    let text = ["raw", "mangle", "nat"].map(|table| format!("*{table}\nCOMMIT\n")).concat();
+    for program in ["iptables", "ip6tables"] {
+        let mut command = Command::new(format!("{program}-{kind}-restore"));
+        run(world, Some(pod), command.args(["--wait", "30"]), &text)?;
+    }
+    Ok(())
+}
+
+fn run(world: &World, place: Option<Place>, command: &mut Command, input: &str) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = world.run(place, command, input)?;
+    succeed(&output, &name)
 }
 
 fn succeed(output: &std::process::Output, name: &str) -> anyhow::Result<()> {

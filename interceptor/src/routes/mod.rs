@@ -2,12 +2,14 @@
 //!
 //! A connection's source address, and whether its destination is local, are the kernel's routing decision, and a
 //! BPF program cannot ask for it at connect. So userspace asks: the namespace's tables give the prefixes at which an
-//! answer can change, and for each prefix the kernel itself is asked about one address of it (RTM_GETROUTE). That way
+//! answer can change, and for each prefix the kernel itself is asked about one address of it (`RTM_GETROUTE`). That way
 //! metrics, preferred sources and table order are the kernel's own doing.
 
+mod local;
+mod marked;
 mod netlink;
 mod representative;
-mod spread;
+mod rules;
 
 use std::net::IpAddr;
 
@@ -15,8 +17,10 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 pub use self::{
-    netlink::read,
-    spread::{add_spread_prefix, remove_spread_prefix},
+    local::{add_local_ipv6, remove_local_ipv6},
+    marked::{add_marked, remove_marked},
+    netlink::{is_neighbour, read},
+    rules::policy_rules,
 };
 
 /// What the kernel does with destinations of one prefix that no longer prefix covers.
@@ -55,6 +59,14 @@ pub enum RoutesError {
     /// No netlink socket.
     #[error("cannot open a netlink socket in the namespace: {0}")]
     Socket(#[from] std::io::Error),
+    /// A switch of the namespace cannot be read or set.
+    #[error("cannot switch on or off {path}, which TPROXY's way back needs: {source}")]
+    Switch {
+        /// The switch.
+        path: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A request failed.
     #[error("cannot {what} in the namespace by netlink: {source}")]
     Request {

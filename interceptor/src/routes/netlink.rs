@@ -1,4 +1,8 @@
 //! Reading the routes of the calling thread's namespace.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of netlink's dozens of attributes each function wants one"
+)]
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -85,21 +89,22 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Asks the kernel for the route to one address.
+/// Whether an address is another host's on a link of the calling thread's namespace: no router between.
+pub fn is_neighbour(address: IpAddr) -> Result<bool, RoutesError> {
+    with_netlink(|handle| async move {
+        let through_router = |attribute: &RouteAttribute| {
+            matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
+        };
+        let route = lookup(&handle, address).await?;
+        Ok(route.is_some_and(|route| {
+            route.header.kind == RouteType::Unicast && !route.attributes.iter().any(through_router)
+        }))
+    })
+}
+
+/// Asks the kernel what it does with one address.
 async fn ask(handle: &Handle, destination: IpAddr) -> Result<Answer, RoutesError> {
-    let request = match destination {
-        IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build(),
-        IpAddr::V6(address) => {
-            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build()
-        }
-    };
-    let mut stream = handle.route().get(request).execute();
-    let reply = match stream.try_next().await {
-        Ok(Some(reply)) => reply,
-        // The kernel refuses in its own way for each kind of unreachable destination.
-        Ok(None) | Err(rtnetlink::Error::NetlinkError(_)) => return Ok(Answer::Unreachable),
-        Err(source) => return Err(RoutesError::Request { what: "ask for a route", source }),
-    };
+    let Some(reply) = lookup(handle, destination).await? else { return Ok(Answer::Unreachable) };
     let source = reply.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::PrefSource(source) => address(source),
         _ => None,
@@ -115,8 +120,24 @@ async fn ask(handle: &Handle, destination: IpAddr) -> Result<Answer, RoutesError
     })
 }
 
+/// Asks the kernel for the route to one address.
+async fn lookup(handle: &Handle, destination: IpAddr) -> Result<Option<RouteMessage>, RoutesError> {
+    let request = match destination {
+        IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build(),
+        IpAddr::V6(address) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build()
+        }
+    };
+    match handle.route().get(request).execute().try_next().await {
+        Ok(reply) => Ok(reply),
+        // The kernel refuses in its own way for each kind of unreachable destination.
+        Err(rtnetlink::Error::NetlinkError(_)) => Ok(None),
+        Err(source) => Err(RoutesError::Request { what: "ask for a route", source }),
+    }
+}
+
 /// For each address of the namespace, the address REDIRECT would use for packets to it: its interface's first one,
-/// for IPv6 the first of the same scope (net/netfilter/nf_nat_redirect.c).
+/// for IPv6 the first of the same scope (`net/netfilter/nf_nat_redirect.c`).
 async fn primaries(handle: &Handle) -> Result<HashMap<IpAddr, IpAddr>, RoutesError> {
     let mut first = HashMap::new();
     let mut primaries = HashMap::new();

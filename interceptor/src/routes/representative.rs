@@ -36,7 +36,7 @@ fn next(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/3; ::/8, fe80::/10, ff00::/8.
+/// 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/3; `::/8`, `fe80::/10`, `ff00::/8`.
 fn special() -> [IpNet; 6] {
     let v4 = |octet, bits| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(octet, 0, 0, 0), bits));
     let v6 = |word, bits| IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(word, 0, 0, 0, 0, 0, 0, 0), bits));

@@ -38,15 +38,14 @@ impl Golden {
 
     /// The capture its flags, environment and surroundings make.
     pub(crate) fn capture(&self) -> Result<Capture, CaptureError> {
-        let command_line = ["istio-iptables"].into_iter().chain(self.args.iter().map(String::as_str));
-        let cli = Cli::try_parse_from(command_line).unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        cli.capture.capture(&Detected {
+        let detected = Detected {
             environment: self.environment.clone(),
             addresses: self.addresses.iter().map(|address| address.parse().unwrap()).collect(),
             resolv_conf: Ok(self.resolv_conf.clone()),
             user_id: |_| None,
             group_id: |_| None,
-        })
+        };
+        flags(&self.args).capture(&detected)
     }
 
     fn read(path: &Path) -> Self {
@@ -84,6 +83,25 @@ impl Golden {
         }
         golden
     }
+}
+
+/// The capture that flags and environment make where nothing can be detected.
+pub(crate) fn parse_flags(
+    args: &[String],
+    environment: BTreeMap<String, String>,
+) -> Result<Capture, CaptureError> {
+    flags(args).capture(&Detected {
+        environment,
+        addresses: Vec::new(),
+        resolv_conf: Err("there is none".to_owned()),
+        user_id: |_| None,
+        group_id: |_| None,
+    })
+}
+
+fn flags(args: &[String]) -> CaptureArgs {
+    let command_line = ["istio-iptables"].into_iter().chain(args.iter().map(String::as_str));
+    Cli::try_parse_from(command_line).unwrap_or_else(|error| panic!("{args:?}: {error}")).capture
 }
 
 /// The flags alone, as the command's other options are not the capture's.

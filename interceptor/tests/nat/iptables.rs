@@ -42,10 +42,19 @@ pub(crate) fn attempt(script: &str, input: &str) -> Result<String, String> {
 
 /// Runs a shell script in the namespace of the calling thread.
 pub(crate) fn here(script: &str, input: &str) -> String {
+    finish(shell(script), input)
+        .unwrap_or_else(|error| panic!("`{script}` failed: {error}\nwith the input:\n{input}"))
+}
+
+/// As [`here`], but gives what a failing script wrote to its standard error.
+pub(crate) fn attempt_here(script: &str) -> Result<String, String> {
+    finish(shell(script), "")
+}
+
+fn shell(script: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-e", "-c", script]);
-    finish(shell, input)
-        .unwrap_or_else(|error| panic!("`{script}` failed: {error}\nwith the input:\n{input}"))
+    shell
 }
 
 fn finish(mut command: Command, input: &str) -> Result<String, String> {

@@ -1,16 +1,20 @@
 //! Loading, replacing and removing rules in namespaces of their own, by each of the host's tools.
 
-use std::thread;
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, thread};
 
 use interceptor::{
     capture::{Capture, InboundPorts},
     nat::load::{self, Force, LoadError, Loaded, Options, Variant},
 };
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 
 use crate::{
     golden::Golden,
-    iptables::{here, usable},
+    iptables::{attempt_here, here, usable},
 };
 
 #[test]
@@ -128,6 +132,38 @@ fn the_variant_that_has_rules_already_is_chosen() {
         assert!(here("iptables-legacy-save", "").contains("ISTIO_OUTPUT"));
         assert!(!here("nft list ruleset", "").contains("ISTIO_OUTPUT"));
     });
+}
+
+#[test]
+fn in_isolation_the_hosts_lock_and_name_services_do_not_count() {
+    if !usable() {
+        return;
+    }
+    in_a_namespace(|| {
+        let lock = Path::new("/run/xtables.lock");
+        let ours = tempfile::NamedTempFile::new().unwrap();
+        let held = hold_in_place_of(lock, &ours);
+        let refused = attempt_here("iptables-legacy -w 1 -t nat -S").unwrap_err();
+        assert!(refused.contains("xtables lock"), "{refused}");
+
+        load::isolate().unwrap();
+        let namespace = fs::metadata("/proc/thread-self/ns/net").unwrap();
+        assert_eq!(fs::metadata(lock).unwrap().ino(), namespace.ino());
+        let name_services = Path::new("/etc/nsswitch.conf");
+        assert!(!name_services.exists() || fs::read(name_services).unwrap().is_empty());
+        let options = Options { force: Force::Only(Variant::Legacy), ..Options::default() };
+        assert_eq!(load::iptables(&capture("injected-pod"), options).unwrap(), Loaded::New);
+        drop(held);
+    });
+}
+
+/// Puts a file of our own where the host has its lock, for the calling thread alone, and locks it.
+fn hold_in_place_of(lock: &Path, ours: &tempfile::NamedTempFile) -> Flock<fs::File> {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>).unwrap();
+    fs::OpenOptions::new().create(true).append(true).open(lock).unwrap();
+    mount(Some(ours.path()), lock, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    Flock::lock(ours.reopen().unwrap(), FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error).unwrap()
 }
 
 fn each_variant(test: impl Fn(Force) + Sync) {

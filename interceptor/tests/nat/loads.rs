@@ -1,6 +1,6 @@
 //! What the real iptables makes of every golden text, and whether we print it as iptables does.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use interceptor::nat::{
     Family, Loaded, Table,
@@ -58,6 +58,50 @@ fn listings_are_printed_and_read_as_iptables_does() {
         let nat = Loaded { tables: [(Table::Nat, loaded.tables[&Table::Nat].clone())].into() };
         assert_eq!(save::text(&parsed.loaded, family), save::text(&nat, family), "{case}");
     });
+}
+
+/// Counters can be loaded, so that no traffic is needed to see how large ones are printed.
+#[test]
+fn counters_are_listed_as_iptables_does() {
+    if !usable() {
+        return;
+    }
+    let numbers = [
+        0,
+        99_999,
+        100_000,
+        9_999_499,
+        9_999_500,
+        123_456_789,
+        9_999_499_999,
+        9_999_500_000,
+        99_999_500_000,
+        9_999_499_999_999,
+        9_999_500_000_000,
+        123_456_789_012_345,
+    ];
+    let count = |place: usize| Count { packets: numbers[place], bytes: numbers[numbers.len() - 1 - place] };
+    let mut text = format!("*nat\n:OUTPUT ACCEPT [{}:{}]\n", count(0).packets, count(0).bytes);
+    for place in 1..numbers.len() {
+        let Count { packets, bytes } = count(place);
+        writeln!(text, "[{packets}:{bytes}] -A OUTPUT -p tcp -m tcp --dport {place} -j RETURN").unwrap();
+    }
+    text += "COMMIT\n";
+    for variant in VARIANTS {
+        let iptables = program(Family::V4, variant);
+        let script = format!(
+            "{iptables}-restore --counters; {iptables} -t nat -L OUTPUT -nv; echo SAVED; {iptables}-save"
+        );
+        let printed = run(&script, &text);
+        let (listed, saved) = printed.split_once("SAVED\n").unwrap();
+        let loaded = parse::save(saved).unwrap().loaded;
+        let style = Style { names: false, verbose: true };
+        let ours = list::text(&loaded, Table::Nat, Family::V4, style, |chain, place| {
+            if chain.name() == "OUTPUT" { count(place) } else { Count::default() }
+        });
+        let ours = ours.split("\n\n").find(|chain| chain.starts_with("Chain OUTPUT")).unwrap();
+        assert_eq!(protocols_as_names(ours.trim_end()), protocols_as_names(listed.trim_end()), "{iptables}");
+    }
 }
 
 #[test]

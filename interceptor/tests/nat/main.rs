@@ -3,10 +3,11 @@
 #![expect(clippy::print_stdout, reason = "a test says why it is skipped and how much it compared")]
 
 mod agreement;
-mod captures;
 mod golden;
 mod goldens;
+mod imports;
 mod iptables;
 mod loading;
 mod loads;
+mod pods;
 mod proof;

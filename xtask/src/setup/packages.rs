@@ -9,13 +9,16 @@ use nix::unistd::geteuid;
 use super::Tool;
 use crate::process;
 
-/// System packages, each with a command that only it brings.
+/// System packages, each with a command that only it brings: by name, or by path if it is in no folder of commands.
 pub(super) struct Packages(&'static [(&'static str, &'static str)]);
 
 impl Packages {
     /// What worlds of namespaces are made of, and the rules that eBPF is compared with.
     pub(super) const FOR_WORLDS: Self =
         Self(&[("iproute2", "ip"), ("iptables", "iptables-nft-restore"), ("nftables", "nft")]);
+
+    /// The CNI plugins that ours is chained after.
+    pub(super) const FOR_CNI: Self = Self(&[("containernetworking-plugins", "/usr/lib/cni/bridge")]);
 
     fn names(&self) -> Vec<&'static str> {
         self.0.iter().filter(|(_, command)| process::find(command).is_none()).map(|(name, _)| *name).collect()
@@ -29,7 +32,7 @@ impl Tool for Packages {
     }
 
     fn purpose(&self) -> &'static str {
-        "make the test networks and the rules that eBPF is compared with"
+        "make test networks, the rules that eBPF is compared with, and the containers that CNI plugins serve"
     }
 
     fn install(&self, progress: &ProgressBar) -> Result<()> {

@@ -43,40 +43,45 @@ impl Binary {
     pub fn find(family: Family, force: Force) -> Result<Self, LoadError> {
         let none = || LoadError::NoBinary(base(family));
         if let Force::Only(variant) = force {
-            return Self::probe(family, variant).ok_or_else(none);
+            return Self::probe(family, variant)?.ok_or_else(none);
         }
-        let legacy = Self::probe(family, Variant::Legacy);
-        if let Some(legacy) = legacy
+        // Rules come first: trying the legacy variant out would make its tables, of which `iptables-nft` then warns.
+        if let Some(legacy) = Self::named(family, Variant::Legacy)?
             && legacy.has_rules()?
+            && let Some(legacy) = Self::probe(family, Variant::Legacy)?
         {
             return Ok(legacy);
         }
-        Self::probe(family, Variant::Nft).or_else(|| Self::probe(family, Variant::Plain)).ok_or_else(none)
+        for variant in [Variant::Nft, Variant::Plain] {
+            if let Some(binary) = Self::probe(family, variant)? {
+                return Ok(binary);
+            }
+        }
+        Err(none())
     }
 
-    /// The variant, if it can read rules here.
-    #[must_use]
-    pub fn named(family: Family, variant: Variant) -> Option<Self> {
+    /// The variant, if it can read rules here. Missing rights are an error: the rules may be there, unseen.
+    pub fn named(family: Family, variant: Variant) -> Result<Option<Self>, LoadError> {
         let name = match variant {
             Variant::Legacy => format!("{}-legacy", base(family)),
             Variant::Nft => format!("{}-nft", base(family)),
             Variant::Plain => base(family).to_owned(),
         };
-        let version = run(&format!("{name}-save"), &["--version"], "").ok()?;
+        let Ok(version) = run(&format!("{name}-save"), &["--version"], "") else { return Ok(None) };
         let waits = !version.contains("nf_tables") && is_at_least(&version, [1, 6, 2]);
         let binary = Self { family, name, waits };
-        binary.save().ok()?;
-        Some(binary)
+        match binary.save() {
+            Ok(_) => Ok(Some(binary)),
+            Err(error) if error.is_denied() => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The variant, if it can read and write rules here.
-    #[must_use]
-    pub fn probe(family: Family, variant: Variant) -> Option<Self> {
-        let binary = Self::named(family, variant)?;
-        for action in ["-A", "-D"] {
-            binary.run(&[&["-t", "nat", action], TEST_RULE.as_slice()].concat()).ok()?;
-        }
-        Some(binary)
+    pub fn probe(family: Family, variant: Variant) -> Result<Option<Self>, LoadError> {
+        let Some(binary) = Self::named(family, variant)? else { return Ok(None) };
+        let write = |action| binary.run(&[&["-t", "nat", action], TEST_RULE.as_slice()].concat());
+        Ok((write("-A").is_ok() && write("-D").is_ok()).then_some(binary))
     }
 
     /// The rules that are loaded.

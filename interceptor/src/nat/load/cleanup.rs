@@ -44,13 +44,33 @@ pub(super) fn iptables(binaries: &[Binary]) -> Result<Found, LoadError> {
 }
 
 /// Removes the tables of the nft backend. A host without nft has none.
-pub(super) fn nftables() -> Result<bool, LoadError> {
-    let Ok(tables) = run("nft", &["list", "tables", "inet"], "") else { return Ok(false) };
+pub(super) fn nftables() -> Result<Found, LoadError> {
+    let tables = match run("nft", &["list", "tables", "inet"], "") {
+        Ok(tables) => tables,
+        Err(error) if error.is_denied() => return Err(error),
+        Err(_) => return Ok(Found::default()),
+    };
     if !tables.contains("istio-proxy-") {
-        return Ok(false);
+        return Ok(Found::default());
     }
+    let tproxy = nftables_marks(&tables)?;
     run("nft", &["-f", "-"], &nft::removal())?;
-    Ok(true)
+    Ok(Found { found: true, tproxy })
+}
+
+/// The marks that rules of the nft backend set for TPROXY, given the list of tables there are.
+pub(super) fn nftables_marks(tables: &str) -> Result<BTreeSet<u32>, LoadError> {
+    let mangle = nft::name(Table::Mangle);
+    if !tables.contains(mangle) {
+        return Ok(BTreeSet::new());
+    }
+    let rules = run("nft", &["list", "table", "inet", mangle], "")?;
+    // `tproxy ip to :15006 meta mark set 0x00000539 accept`
+    let marks = rules.lines().filter(|line| line.contains(" tproxy ")).filter_map(|line| {
+        let (_, mark) = line.split_once(" meta mark set 0x")?;
+        u32::from_str_radix(mark.split_whitespace().next()?, 16).ok()
+    });
+    Ok(marks.collect())
 }
 
 /// Runs `change` while no TCP or UDP packet passes, so that none passes between two sets of rules.

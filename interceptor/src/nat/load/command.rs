@@ -43,6 +43,14 @@ pub enum LoadError {
     OtherRules,
 }
 
+impl LoadError {
+    /// Whether rights are missing, rather than the tool or what it needs of the kernel.
+    pub(super) fn is_denied(&self) -> bool {
+        let refusals = ["Permission denied", "Operation not permitted"];
+        matches!(self, Self::Failed { message, .. } if refusals.iter().any(|text| message.contains(text)))
+    }
+}
+
 /// Runs a program with `input` on its standard input, and gives what it printed.
 pub(super) fn run(program: &str, args: &[&str], input: &str) -> Result<String, LoadError> {
     let start = |source| LoadError::Start { program: program.to_owned(), source };

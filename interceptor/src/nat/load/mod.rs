@@ -5,16 +5,22 @@
 mod binary;
 mod cleanup;
 mod command;
+mod isolation;
 mod routes;
 mod state;
 
+pub(crate) use self::routes::add as add_routes;
 pub use self::{
     binary::{Binary, Force, Variant},
     command::LoadError,
+    isolation::{IsolationError, isolate},
 };
-use self::{command::run, state::State};
+
+use std::collections::BTreeSet;
+
+use self::{cleanup::Found, command::run, state::State};
 use super::{Family, RuleSet, nft, restore};
-use crate::capture::Capture;
+use crate::capture::{Capture, InboundMode};
 
 /// How to load.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,36 +64,48 @@ pub fn iptables(capture: &Capture, options: Options) -> Result<Loaded, LoadError
         return Err(LoadError::OtherRules);
     }
     if has_istio {
+        let mut found = Found::default();
         cleanup::guarded(&binaries, || {
-            cleanup::iptables(&binaries)?;
+            found = cleanup::iptables(&binaries)?;
             restore_all(&binaries, &rules)
         })?;
+        replace_routes(found.tproxy, capture)?;
     } else {
         restore_all(&binaries, &rules)?;
+        routes::add(capture)?;
     }
-    routes::add(capture)?;
     Ok(if has_istio { Loaded::Replaced } else { Loaded::New })
 }
 
 /// Loads the rules for `capture` by nft, in one transaction that also replaces what an earlier one made.
 pub fn nftables(capture: &Capture) -> Result<(), LoadError> {
+    let old_marks = cleanup::nftables_marks(&run("nft", &["list", "tables", "inet"], "")?)?;
     run("nft", &["-f", "-"], &nft::text(&super::generate(capture)))?;
-    routes::add(capture)
+    replace_routes(old_marks, capture)
 }
 
 /// Removes every rule, chain, route and address that Istio or this program has left, whatever they were made from.
 /// Says whether there was anything.
 pub fn remove() -> Result<bool, LoadError> {
-    let binaries: Vec<Binary> = Family::ALL
-        .into_iter()
-        .flat_map(|family| [Variant::Legacy, Variant::Nft].map(|variant| Binary::named(family, variant)))
-        .flatten()
-        .collect();
-    let marks = cleanup::iptables(&binaries)?;
-    let mut found = marks.found;
-    found |= cleanup::nftables()?;
-    found |= routes::remove(&marks.tproxy)?;
-    Ok(found)
+    let mut binaries = Vec::new();
+    for family in Family::ALL {
+        for variant in [Variant::Legacy, Variant::Nft] {
+            binaries.extend(Binary::named(family, variant)?);
+        }
+    }
+    let mut found = cleanup::iptables(&binaries)?;
+    let Found { found: had_tables, tproxy } = cleanup::nftables()?;
+    found.tproxy.extend(tproxy);
+    Ok(routes::remove(&found.tproxy)? || had_tables || found.found)
+}
+
+/// Adds the routes of `capture`, and removes those of other rules, which nothing would find any more.
+fn replace_routes(mut old_marks: BTreeSet<u32>, capture: &Capture) -> Result<(), LoadError> {
+    if capture.inbound_mode == InboundMode::Tproxy {
+        old_marks.remove(&capture.tproxy_mark);
+    }
+    routes::remove_rules(&old_marks)?;
+    routes::add(capture)
 }
 
 fn binaries(capture: &Capture, force: Force) -> Result<Vec<Binary>, LoadError> {

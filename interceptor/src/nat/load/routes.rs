@@ -1,6 +1,6 @@
 //! The address and the routes that belong to the rules, by `ip` of iproute2.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread, time::Duration};
 
 use super::command::{LoadError, run};
 use crate::capture::{Capture, InboundMode, InboundPorts};
@@ -8,10 +8,16 @@ use crate::capture::{Capture, InboundMode, InboundPorts};
 /// The proxy's source address for inbound connections it hands on; 127.0.0.6 needs none, as all of 127/8 is on lo.
 const PASSTHROUGH: &str = "::6/128";
 
+/// How often to look for its route; a busy machine needs tens of milliseconds.
+const TRIES: u32 = 500;
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Adds what `capture` needs and is not there yet.
-pub(super) fn add(capture: &Capture) -> Result<(), LoadError> {
+pub(crate) fn add(capture: &Capture) -> Result<(), LoadError> {
     if capture.ipv6 && !has_passthrough()? {
-        run("ip", &["-6", "address", "add", PASSTHROUGH, "dev", "lo"], "")?;
+        // Without `nodad` the kernel would first look for others that have it, and let nobody bind to it so long.
+        run("ip", &["-6", "address", "add", PASSTHROUGH, "dev", "lo", "nodad"], "")?;
+        wait_for_route()?;
     }
     if capture.inbound_mode == InboundMode::Redirect || capture.inbound_ports == InboundPorts::None {
         return Ok(());
@@ -26,18 +32,39 @@ pub(super) fn add(capture: &Capture) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// The kernel adds the address's route some time after the address, and without it answers find no way back.
+fn wait_for_route() -> Result<(), LoadError> {
+    let show = ["-6", "route", "show", "table", "local", PASSTHROUGH];
+    for _ in 0..TRIES {
+        if !run("ip", &show, "")?.is_empty() {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    Err(LoadError::Failed {
+        command: format!("ip {}", show.join(" ")),
+        message: "the kernel adds no route for the address".to_owned(),
+    })
+}
+
 /// Removes the address and, for every mark that TPROXY had, the routing rule and its table's route.
 pub(super) fn remove(marks: &BTreeSet<u32>) -> Result<bool, LoadError> {
-    let mut found = match has_passthrough() {
+    let has_address = match has_passthrough() {
         // Without the tool nothing was ever added by it.
         Err(LoadError::Start { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             return Ok(false);
         }
-        found => found?,
+        has_address => has_address?,
     };
-    if found {
+    if has_address {
         run("ip", &["-6", "address", "del", PASSTHROUGH, "dev", "lo"], "")?;
     }
+    Ok(remove_rules(marks)? || has_address)
+}
+
+/// Removes the routing rules for these marks, and their tables' routes.
+pub(super) fn remove_rules(marks: &BTreeSet<u32>) -> Result<bool, LoadError> {
+    let mut found = false;
     for mark in marks {
         for family in families(true) {
             for table in rules(family, *mark)? {

@@ -204,13 +204,13 @@ pub(super) fn protocol(text: &str) -> Result<Option<Protocol>, String> {
 
 /// A port or a range, numbers or service names.
 pub(super) fn ports(text: &str) -> Result<PortRange, String> {
-    let port = |text: &str| {
+    let port = |text: &str| -> Result<u16, String> {
         let known = text.parse().ok().or_else(|| services::port(text));
         known.ok_or_else(|| {
             format!("`{text}` is neither a port nor the name of a service known here; list with -n")
         })
     };
-    let (first, last) = text.split_once(':').unwrap_or((text, text));
+    let Some((first, last)) = text.split_once(':') else { return Ok(port(text)?.into()) };
     let first = if first.is_empty() { 0 } else { port(first)? };
     let last = if last.is_empty() { u16::MAX } else { port(last)? };
     if first > last {
@@ -249,3 +249,17 @@ pub(super) fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 }
 
 const ISTIO_PROXY: &str = "istio-proxy";
+
+#[cfg(test)]
+mod tests {
+    use super::ports;
+    use crate::capture::PortRange;
+
+    #[test]
+    fn only_a_range_may_leave_an_end_out() {
+        assert_eq!(ports(":"), Ok(PortRange::ALL));
+        assert_eq!(ports("80:"), Ok(PortRange { first: 80, last: u16::MAX }));
+        assert!(ports("").is_err());
+        assert!(ports("81:80").is_err());
+    }
+}

@@ -18,15 +18,10 @@ const WORKLOAD_ZONE: Target = Target::Zone(2);
 
 /// The rules, if any query is intercepted.
 pub(super) fn emit(rules: &mut Emission<'_>) {
-    let servers = match &rules.capture.dns {
-        Dns::Off => return,
-        // One test that always holds: the query may go anywhere.
-        Dns::All => vec![None],
-        Dns::Servers(servers) => {
-            let ours = |server: &IpAddr| server.is_ipv4() == (rules.family == Family::V4);
-            servers.iter().filter(|server| ours(server)).map(|server| Some(IpNet::from(*server))).collect()
-        }
-    };
+    if rules.capture.dns == Dns::Off {
+        return;
+    }
+    let servers = servers(rules);
     rules.raw(&Chain::OUTPUT, [], Target::Jump(Chain::DNS));
     if !servers.is_empty() {
         rules.nat(&Chain::ISTIO_OUTPUT, [], Target::Jump(Chain::DNS));
@@ -37,9 +32,7 @@ pub(super) fn emit(rules: &mut Emission<'_>) {
             rules.nat(&Chain::DNS, matches, Target::Redirect(PROXY_PORT));
         }
     }
-    let uids = rules.capture.proxy_uids.iter().map(|uid| Test::Uid(*uid));
-    let gids = rules.capture.proxy_gids.iter().map(|gid| Test::Gid(*gid));
-    for owner in uids.chain(gids) {
+    for owner in owners(rules) {
         rules.raw(&Chain::DNS, [UDP, to_port_53(), owner.clone().is()], PROXY_ZONE);
         let answer = Test::SourcePorts(PROXY_PORT.into()).is();
         rules.raw(&Chain::DNS, [UDP, answer, owner.is()], WORKLOAD_ZONE);
@@ -53,6 +46,39 @@ pub(super) fn emit(rules: &mut Emission<'_>) {
         let answer = with(vec![UDP, Test::SourcePorts(DNS_PORT).is()], server.map(Test::Source));
         rules.raw(&Chain::INBOUND, answer, PROXY_ZONE);
     }
+}
+
+/// The rules of releases before 1.23, where queries over UDP did not come into `ISTIO_OUTPUT`.
+pub(super) fn udp_first(rules: &mut Emission<'_>) {
+    let servers = servers(rules);
+    if servers.is_empty() {
+        return;
+    }
+    for owner in owners(rules) {
+        rules.nat(&Chain::OUTPUT, [UDP, to_port_53(), owner.is()], Target::Return);
+    }
+    for server in servers {
+        let query = with(vec![UDP, to_port_53()], server.map(Test::Destination));
+        rules.nat(&Chain::OUTPUT, query, Target::Redirect(PROXY_PORT));
+    }
+}
+
+/// The servers of this family; one `None` for any server at all.
+fn servers(rules: &Emission<'_>) -> Vec<Option<IpNet>> {
+    match &rules.capture.dns {
+        Dns::Off => Vec::new(),
+        Dns::All => vec![None],
+        Dns::Servers(servers) => {
+            let ours = |server: &IpAddr| server.is_ipv4() == (rules.family == Family::V4);
+            servers.iter().filter(|server| ours(server)).map(|server| Some(IpNet::from(*server))).collect()
+        }
+    }
+}
+
+/// The proxy's users, then its groups.
+fn owners(rules: &Emission<'_>) -> Vec<Test> {
+    let users = rules.capture.proxy_uids.iter().map(|uid| Test::Uid(*uid));
+    users.chain(rules.capture.proxy_gids.iter().map(|gid| Test::Gid(*gid))).collect()
 }
 
 fn with(mut matches: Vec<Match>, test: Option<Test>) -> Vec<Match> {

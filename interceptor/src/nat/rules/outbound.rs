@@ -8,6 +8,9 @@ use crate::{
 
 /// All of `ISTIO_OUTPUT`, and what virtual machines send.
 pub(super) fn emit(rules: &mut Emission<'_>) {
+    if rules.capture.quirks.udp_dns_first {
+        dns::udp_first(rules);
+    }
     rules.nat(&Chain::OUTPUT, [], Target::Jump(Chain::ISTIO_OUTPUT));
     for ports in &rules.capture.excluded_ports {
         for protocol in [TCP, UDP] {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::libc;
-use socket2::Type;
+use socket2::{SockRef, Type};
 
 use super::{
     protocol::{Outcome, Sighting},
@@ -20,18 +20,38 @@ use super::{
 const INBOUND_SOURCE: (IpAddr, IpAddr) =
     (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)));
 
+/// More connections at once than any scenario makes: the proxy's own are coming back to it.
+const MOST_OPEN: usize = 64;
+
 /// Listens on all of the addresses, then forwards on threads until the process ends.
-pub(super) fn serve(outbound: &[SocketAddr], inbound: &[SocketAddr], log: &Log) -> io::Result<()> {
+pub(super) fn serve(
+    outbound: &[SocketAddr],
+    inbound: &[SocketAddr],
+    mark: Option<u32>,
+    log: &Log,
+) -> io::Result<()> {
+    let open = Arc::new(());
     let own: Arc<[u16]> = outbound.iter().chain(inbound).map(SocketAddr::port).collect();
     for (addresses, is_inbound) in [(outbound, false), (inbound, true)] {
         for address in addresses {
-            let (own, log) = (Arc::clone(&own), log.clone());
-            accept_each(listen(*address)?, move |listener, from, client| {
+            let (own, log, open) = (Arc::clone(&own), log.clone(), Arc::clone(&open));
+            let listening = listen(*address)?;
+            if mark.is_some() {
+                be_transparent(&SockRef::from(&listening), *address)?;
+            }
+            let way = move |client| match mark {
+                _ if !is_inbound => Way::Outbound,
+                Some(mark) => Way::InClientsName { client, mark },
+                None => Way::Inbound,
+            };
+            accept_each(listening, move |listener, from, client| {
                 let seen = observe(&client);
+                let this = Arc::clone(&open);
                 let onward = match seen.original() {
                     // As Istio's listeners do: a destination at the proxy's own port is a black hole, not a loop.
                     Some(original) if own.contains(&original.port()) => Err(libc::ELOOP),
-                    Some(original) => connect_on(original, is_inbound),
+                    Some(_) if Arc::strong_count(&this) > MOST_OPEN => Err(libc::ELOOP),
+                    Some(original) => connect_on(original, way(from.ip())),
                     None => Err(libc::EDESTADDRREQ),
                 };
                 let told = onward
@@ -46,17 +66,38 @@ pub(super) fn serve(outbound: &[SocketAddr], inbound: &[SocketAddr], log: &Log) 
     Ok(())
 }
 
-fn connect_on(to: SocketAddr, is_inbound: bool) -> Outcome<TcpStream> {
+/// How the proxy connects on.
+#[derive(Clone, Copy)]
+enum Way {
+    Outbound,
+    Inbound,
+    InClientsName { client: IpAddr, mark: u32 },
+}
+
+fn connect_on(to: SocketAddr, way: Way) -> Outcome<TcpStream> {
     let connect = || {
         let socket = open(to, Type::STREAM)?;
-        if is_inbound {
-            let source = if to.is_ipv4() { INBOUND_SOURCE.0 } else { INBOUND_SOURCE.1 };
+        let source = match way {
+            Way::Outbound => None,
+            Way::Inbound => Some(if to.is_ipv4() { INBOUND_SOURCE.0 } else { INBOUND_SOURCE.1 }),
+            Way::InClientsName { client, mark } => {
+                be_transparent(&SockRef::from(&socket), to)?;
+                socket.set_mark(mark)?;
+                Some(client)
+            }
+        };
+        if let Some(source) = source {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         socket.connect(&to.into())?;
         Ok(TcpStream::from(socket))
     };
     connect().map_err(|error: io::Error| errno(&error))
+}
+
+/// Lets a socket have addresses of other hosts.
+fn be_transparent(socket: &SockRef<'_>, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv4() { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) }
 }
 
 /// Ends the connection in good order. Closing with bytes unread would send a reset, now and then before the FIN.

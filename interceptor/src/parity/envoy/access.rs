@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bootstrap::{INBOUND, OUTBOUND};
-use crate::parity::actor::protocol::{Outcome, Seen, Sighting};
+use crate::parity::{
+    actor::protocol::{Outcome, Seen, Sighting},
+    plan::Family,
+};
 
 /// A connection in Envoy's own words, at the moment when it was connected onwards or had ended without that.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -58,10 +61,11 @@ impl Access {
             SocketAddr::V4(_) => (Ok(self.original), Err(Errno::ENODATA as i32)),
             SocketAddr::V6(_) => (Err(Errno::ENODATA as i32), Ok(self.original)),
         };
+        let family = if self.local.is_ipv4() { Family::V4 } else { Family::V6 };
         // The inbound chains are named after their listener; all others were reached through the outbound one.
         let port = if self.chain.starts_with(INBOUND.name) { INBOUND.port } else { OUTBOUND.port };
         Sighting {
-            listener: SocketAddr::from(([0; 4], port)),
+            listener: SocketAddr::new(family.unspecified(), port),
             from: self.peer,
             seen: Some(Seen { local: Ok(self.local), peer: Ok(self.peer), original_v4, original_v6 }),
             onward: Some(self.onward()),

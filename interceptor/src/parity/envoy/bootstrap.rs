@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::access;
-use crate::parity::proxy::{INBOUND_PORT, OUTBOUND_PORT};
+use crate::parity::{
+    plan::Family,
+    proxy::{INBOUND_PORT, OUTBOUND_PORT},
+};
 
 /// The port of Envoy's administration, on 127.0.0.1.
 pub const ADMIN_PORT: u16 = 15000;
@@ -34,8 +37,8 @@ pub(super) const INBOUND: Captured = Captured {
     to: "InboundPassthroughCluster",
 };
 
-/// The source address of connections that the inbound listener makes to the application.
-const INBOUND_SOURCE: &str = "127.0.0.6";
+/// The source addresses of connections that the inbound listener makes to the application.
+const INBOUND_SOURCES: [&str; 2] = ["127.0.0.6", "::6"];
 
 /// Istio's default of `MeshConfig.connectTimeout`.
 const CONNECT_TIMEOUT: &str = "10s";
@@ -59,7 +62,10 @@ pub(super) fn bootstrap(services: &[Service]) -> Value {
         original_dst_cluster(OUTBOUND.to, &Value::Null),
         original_dst_cluster(
             INBOUND.to,
-            &json!({ "source_address": { "address": INBOUND_SOURCE, "port_value": 0 } }),
+            &json!({
+                "source_address": { "address": INBOUND_SOURCES[0], "port_value": 0 },
+                "extra_source_addresses": [{ "address": { "address": INBOUND_SOURCES[1], "port_value": 0 } }],
+            }),
         ),
         static_cluster("BlackHoleCluster", &[]),
     ];
@@ -80,7 +86,8 @@ fn captured(listener: &Captured) -> Value {
     let Captured { name, port, hands_over, to } = *listener;
     json!({
         "name": name,
-        "address": address(&SocketAddr::from(([0; 4], port))),
+        "address": address(&any(Family::V4, port)),
+        "additional_addresses": [{ "address": address(&any(Family::V6, port)) }],
         "use_original_dst": hands_over,
         "listener_filters": [{
             "name": "envoy.filters.listener.original_dst",
@@ -104,7 +111,7 @@ fn unbound(port: u16, to: &str) -> Value {
     let name = format!("0.0.0.0_{port}");
     json!({
         "name": name,
-        "address": address(&SocketAddr::from(([0; 4], port))),
+        "address": address(&any(Family::V4, port)),
         "bind_to_port": false,
         "filter_chains": [{ "name": name, "filters": [tcp_proxy(to)] }],
     })
@@ -154,6 +161,10 @@ fn static_cluster(name: &str, endpoints: &[SocketAddr]) -> Value {
         "connect_timeout": CONNECT_TIMEOUT,
         "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": endpoints }] },
     })
+}
+
+fn any(family: Family, port: u16) -> SocketAddr {
+    SocketAddr::new(family.unspecified(), port)
 }
 
 fn address(address: &SocketAddr) -> Value {

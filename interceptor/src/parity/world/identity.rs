@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::Args;
 use nix::{
     sched::{CloneFlags, setns},
+    sys::prctl::set_dumpable,
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
 
@@ -45,7 +46,9 @@ impl Identity {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         setgroups(&[]).context("cannot give up supplementary groups")?;
         setresgid(gid, gid, gid).with_context(|| format!("cannot become group {gid}"))?;
-        setresuid(uid, uid, uid).with_context(|| format!("cannot become user {uid}"))
+        setresuid(uid, uid, uid).with_context(|| format!("cannot become user {uid}"))?;
+        // A process that changes its user hides itself in /proc; one that its user started does not.
+        set_dumpable(true).context("cannot show the process in /proc again")
     }
 
     /// Assumes the identity and becomes another program. Returns only if that failed.

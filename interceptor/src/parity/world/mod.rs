@@ -33,11 +33,13 @@ pub struct Layout {
     pub second_pod: bool,
     /// Whether the pods have a default route; without one they reach only their own link.
     pub default_route: bool,
+    /// Whether the peer has every address that nobody else has.
+    pub peer_is_everywhere: bool,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { second_pod: false, default_route: true }
+        Self { second_pod: false, default_route: true, peer_is_everywhere: false }
     }
 }
 
@@ -65,7 +67,7 @@ impl World {
             second_pod: layout.second_pod.then(Namespace::create).transpose()?,
             peer: Namespace::create()?,
         };
-        world.wire(layout.default_route)?;
+        world.wire(layout)?;
         Ok(world)
     }
 
@@ -88,6 +90,17 @@ impl World {
             Place::SecondPod => self.second_pod.as_ref().context("this world has no second pod"),
             Place::Peer => Ok(&self.peer),
         }
+    }
+
+    /// Adds one more pod, joined to the peer and routed through it as the others are. Its addresses are those of the
+    /// plan's pod, but with `number` in the place of 1: a number of its own, from 3 on.
+    pub fn add_pod(&self, number: u8) -> anyhow::Result<Namespace> {
+        let pod = Namespace::create()?;
+        network::prepare(&pod)?;
+        let link = Link::numbered(number, format!("pod{number}"));
+        network::join(&pod, &self.peer, &link, true)
+            .with_context(|| format!("cannot join pod{number} and peer"))?;
+        Ok(pod)
     }
 
     /// Runs a tool to its end, feeding it `input`, in the namespace of `place` if one is given.
@@ -116,32 +129,21 @@ impl World {
         owner: Owner,
         program: impl AsRef<OsStr>,
     ) -> anyhow::Result<Command> {
-        let mut command = self.subcommand(interceptor, "enter", place, owner)?;
+        let mut command = self.subcommand(interceptor, "enter", self.namespace(place)?, owner);
         command.arg("--").arg(program);
         Ok(command)
     }
 
     /// The command line of an actor; see [`super::actor`].
-    pub(super) fn actor_command(
-        &self,
-        interceptor: &Path,
-        place: Place,
-        owner: Owner,
-    ) -> anyhow::Result<Command> {
-        self.subcommand(interceptor, "actor", place, owner)
+    pub(super) fn actor_command(&self, interceptor: &Path, namespace: &Namespace, owner: Owner) -> Command {
+        self.subcommand(interceptor, "actor", namespace, owner)
     }
 
-    fn subcommand(
-        &self,
-        interceptor: &Path,
-        name: &str,
-        place: Place,
-        owner: Owner,
-    ) -> anyhow::Result<Command> {
+    fn subcommand(&self, interceptor: &Path, name: &str, namespace: &Namespace, owner: Owner) -> Command {
         let mut command = Command::new(interceptor);
-        command.arg(name).arg("--netns").arg(self.namespace(place)?.path()).arg("--cgroup").arg(&self.cgroup);
+        command.arg(name).arg("--netns").arg(namespace.path()).arg("--cgroup").arg(&self.cgroup);
         command.args(["--uid", &owner.uid.to_string(), "--gid", &owner.gid.to_string()]);
-        Ok(command)
+        command
     }
 
     /// Gives a place one more address of its own.
@@ -159,7 +161,7 @@ impl World {
         self.residue.close()
     }
 
-    fn wire(&self, default_route: bool) -> anyhow::Result<()> {
+    fn wire(&self, layout: Layout) -> anyhow::Result<()> {
         network::prepare(&self.peer)?;
         let services =
             (1..=SERVICES).flat_map(|n| [Family::V4, Family::V6].map(|f| Host::Service(n).address(f)));
@@ -170,9 +172,12 @@ impl World {
             let pod = self.namespace(place)?;
             network::prepare(pod)?;
             if let Some(link) = Link::of(place) {
-                network::join(pod, &self.peer, &link, default_route)
+                network::join(pod, &self.peer, &link, layout.default_route)
                     .with_context(|| format!("cannot join {place} and peer"))?;
             }
+        }
+        if layout.peer_is_everywhere {
+            network::be_everywhere(&self.peer)?;
         }
         Ok(())
     }

@@ -1,0 +1,303 @@
+//! Trials: small programs, maps and links offered to the kernel, to see whether it takes them.
+//!
+//! Nothing is attached, and everything made is closed again at once.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+};
+
+use nix::libc;
+
+pub(crate) use super::sys::AttachType as Hook;
+use super::sys::{bpf, descriptor};
+
+/// Whether the kernel takes something; an error if that could not be found out.
+pub(crate) type Answer = io::Result<bool>;
+
+/// Number of the helper `bpf_set_retval` in linux/bpf.h.
+pub(crate) const SET_RETVAL: u16 = 187;
+
+/// Number of the helper `bpf_get_current_pid_tgid`.
+pub(crate) const CURRENT_PROCESS: u16 = 14;
+
+/// Number of the helper `bpf_get_current_comm`.
+pub(crate) const CURRENT_COMMAND: u16 = 16;
+
+/// A map to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// `bpf_map_type` of linux/bpf.h.
+    pub(crate) kind: u32,
+    /// Bytes of a key.
+    pub(crate) key: u32,
+    /// Bytes of a value.
+    pub(crate) value: u32,
+    /// How many entries, or how many bytes for a ring buffer.
+    pub(crate) entries: u32,
+    /// `BPF_F_*` of linux/bpf.h.
+    pub(crate) flags: u32,
+}
+
+/// One instruction, as the kernel reads it on a little-endian machine.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+struct Instruction(u64);
+
+impl Instruction {
+    /// Makes 1 the result, which every hook here may return.
+    const ALLOW: Self = Self::new(0xb7, 0, 0, 1);
+    const EXIT: Self = Self::new(0x95, 0, 0, 0);
+
+    const fn call(helper: u16) -> Self {
+        Self::new(0x85, 0, 0, helper as u32)
+    }
+
+    /// Reads a word of the context, which is register 1 when a program starts.
+    const fn read_context(offset: u16) -> Self {
+        Self::new(0x61, 0x10, offset, 0)
+    }
+
+    const fn new(code: u8, registers: u8, offset: u16, immediate: u32) -> Self {
+        Self(code as u64 | (registers as u64) << 8 | (offset as u64) << 16 | (immediate as u64) << 32)
+    }
+}
+
+/// Whether a program that does nothing loads for a hook.
+pub(crate) fn hook(hook: Hook) -> Answer {
+    answer(load(hook, &[Instruction::ALLOW, Instruction::EXIT]))
+}
+
+/// Whether programs of a hook may call a helper, by its number in linux/bpf.h.
+pub(crate) fn helper(hook: Hook, helper: u16) -> Answer {
+    // The verifier says this before it looks at the arguments, of which there are none here.
+    const UNKNOWN: [&str; 3] = ["unknown func", "invalid func", "program of this type cannot use helper"];
+    match load(hook, &[Instruction::call(helper), Instruction::ALLOW, Instruction::EXIT]) {
+        Err(refusal) if !refusal.log.is_empty() => {
+            Ok(!UNKNOWN.iter().any(|reason| refusal.log.contains(reason)))
+        }
+        outcome => answer(outcome),
+    }
+}
+
+/// Whether programs of a hook may read the word of their context at an offset.
+pub(crate) fn context_word(hook: Hook, offset: u16) -> Answer {
+    answer(load(hook, &[Instruction::read_context(offset), Instruction::ALLOW, Instruction::EXIT]))
+}
+
+/// Whether a link can attach a program of a hook, with flags of linux/bpf.h.
+///
+/// There is no target: a kernel that knows such links says that first, any other refuses the request as a whole.
+pub(crate) fn link(hook: Hook, flags: u32) -> Answer {
+    #[repr(C)]
+    struct Request {
+        program: RawFd,
+        target: RawFd,
+        attach: u32,
+        flags: u32,
+    }
+    let program = load(hook, &[Instruction::ALLOW, Instruction::EXIT]).map_err(|refusal| refusal.error)?;
+    let request = Request { program: program.as_raw_fd(), target: -1, attach: hook as u32, flags };
+    missing_target(bpf(BPF_LINK_CREATE, &request))
+}
+
+/// Whether the program of a link can be replaced.
+pub(crate) fn link_update() -> Answer {
+    #[repr(C)]
+    struct Request {
+        link: RawFd,
+        program: RawFd,
+        flags: u32,
+        old_program: RawFd,
+    }
+    missing_target(bpf(BPF_LINK_UPDATE, &Request { link: -1, program: -1, flags: 0, old_program: 0 }))
+}
+
+/// Whether a map can be made.
+pub(crate) fn map(shape: Shape) -> Answer {
+    taken(create_map(shape, -1, None))
+}
+
+/// Whether a map whose values are maps of another shape can be made.
+pub(crate) fn map_of_maps(outer: Shape, inner: Shape) -> Answer {
+    let inner = create_map(inner, -1, None)?;
+    taken(create_map(outer, inner.as_raw_fd(), None))
+}
+
+/// Whether the kernel takes a description of types.
+pub(crate) fn type_information() -> Answer {
+    taken(load_type_information())
+}
+
+/// Whether a map can keep values with sockets, made with flags of linux/bpf.h: one is stored, since some kernels make
+/// the map and then find no memory for any value.
+pub(crate) fn socket_storage(flags: u32) -> Answer {
+    const SK_STORAGE: u32 = 24;
+    #[repr(C)]
+    struct Request {
+        map: RawFd,
+        padding: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let types = match load_type_information() {
+        Ok(types) => types,
+        Err(error) => return taken(Err(error)),
+    };
+    let map =
+        match create_map(Shape { kind: SK_STORAGE, key: 4, value: 4, entries: 0, flags }, -1, Some(&types)) {
+            Ok(map) => map,
+            Err(error) => return taken(Err(error)),
+        };
+    let socket =
+        std::net::TcpListener::bind(("127.0.0.1", 0)).or_else(|_| std::net::TcpListener::bind(("::1", 0)))?;
+    let (socket, value) = (socket.as_fd().as_raw_fd(), 1_u32);
+    let request = Request {
+        map: map.as_raw_fd(),
+        padding: 0,
+        key: (&raw const socket) as u64,
+        value: (&raw const value) as u64,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_UPDATE_ELEM, &request) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+const BPF_MAP_CREATE: u32 = 0;
+const BPF_MAP_UPDATE_ELEM: u32 = 2;
+const BPF_PROG_LOAD: u32 = 5;
+const BPF_BTF_LOAD: u32 = 18;
+const BPF_LINK_CREATE: u32 = 28;
+const BPF_LINK_UPDATE: u32 = 29;
+
+/// Why a program did not load: what bpf(2) said, and what the verifier wrote if it came that far.
+struct Refusal {
+    error: io::Error,
+    log: String,
+}
+
+fn load(hook: Hook, instructions: &[Instruction]) -> Result<OwnedFd, Refusal> {
+    #[repr(C)]
+    struct Request {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach: u32,
+    }
+    let mut log = vec![0_u8; 4096];
+    let request = Request {
+        kind: hook.program_type(),
+        count: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 1,
+        log_size: 4096,
+        log: log.as_mut_ptr() as u64,
+        kernel_version: 0,
+        flags: 0,
+        name: [0; 16],
+        interface: 0,
+        attach: hook as u32,
+    };
+    bpf(BPF_PROG_LOAD, &request).and_then(descriptor).map_err(|error| {
+        let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+        Refusal { error, log: String::from_utf8_lossy(&log[..end]).into_owned() }
+    })
+}
+
+/// A refused program is a no, unless the caller's rights or something else kept the kernel from looking at it.
+fn answer(loaded: Result<OwnedFd, Refusal>) -> Answer {
+    match loaded {
+        Ok(_) => Ok(true),
+        Err(Refusal { error, log }) if log.is_empty() => taken(Err(error)),
+        Err(_) => Ok(false),
+    }
+}
+
+/// `EINVAL` and `E2BIG` stand for something the kernel does not know.
+fn taken(made: io::Result<OwnedFd>) -> Answer {
+    match made {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::E2BIG)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn missing_target(outcome: io::Result<i32>) -> Answer {
+    match outcome {
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(true),
+        Err(error) => taken(Err(error)),
+        Ok(made) => descriptor(made).map(|_| true),
+    }
+}
+
+fn create_map(shape: Shape, inner: RawFd, types: Option<&OwnedFd>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Request {
+        kind: u32,
+        key: u32,
+        value: u32,
+        entries: u32,
+        flags: u32,
+        inner: RawFd,
+        node: u32,
+        name: [u8; 16],
+        interface: u32,
+        types: RawFd,
+        key_type: u32,
+        value_type: u32,
+    }
+    let Shape { kind, key, value, entries, flags } = shape;
+    let type_id = u32::from(types.is_some());
+    let request = Request {
+        kind,
+        key,
+        value,
+        entries,
+        flags,
+        inner: inner.max(0),
+        node: 0,
+        name: [0; 16],
+        interface: 0,
+        types: types.map_or(0, rustix::fd::AsRawFd::as_raw_fd),
+        key_type: type_id,
+        value_type: type_id,
+    };
+    descriptor(bpf(BPF_MAP_CREATE, &request)?)
+}
+
+/// Loads the description of one type, a 32-bit `int` (Documentation/bpf/btf.rst).
+fn load_type_information() -> io::Result<OwnedFd> {
+    const HEADER: [u32; 6] = [0x0001_eb9f, 24, 0, 16, 16, 5];
+    const INT: [u32; 4] = [1, 1 << 24, 4, 1 << 24 | 32];
+    const NAMES: &[u8] = b"\0int\0";
+    #[repr(C)]
+    struct Request {
+        data: u64,
+        log: u64,
+        size: u32,
+        log_size: u32,
+        log_level: u32,
+        // The kernel refuses a request with anything but zeros behind what it knows.
+        padding: u32,
+    }
+    let mut data: Vec<u8> = HEADER.iter().chain(&INT).flat_map(|word| word.to_le_bytes()).collect();
+    data.extend_from_slice(NAMES);
+    let size = u32::try_from(data.len()).map_err(io::Error::other)?;
+    descriptor(bpf(
+        BPF_BTF_LOAD,
+        &Request { data: data.as_ptr() as u64, log: 0, size, log_size: 0, log_level: 0, padding: 0 },
+    )?)
+}
