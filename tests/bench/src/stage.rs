@@ -48,7 +48,7 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Outbound IPv4 with enough destinations that ports in TIME_WAIT do not matter.
+    /// Outbound IPv4 with enough destinations that ports in `TIME_WAIT` do not matter.
     pub(crate) const OUTBOUND: Self =
         Self { direction: Direction::Outbound, ipv6: false, destinations: 250, capture: &[], held: 0 };
 }

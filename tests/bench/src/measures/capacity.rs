@@ -36,7 +36,7 @@ fn hold(bench: &mut Bench, regime: Regime, case: &str, destinations: u32) -> any
 }
 
 /// Makes short connections to one destination until no port is left, with the kernel's own settings for ports that
-/// wait after a connection (TIME_WAIT).
+/// wait after a connection (`TIME_WAIT`).
 fn in_a_row(bench: &mut Bench, regime: Regime) -> anyhow::Result<()> {
     let mut stage = Stage::set(bench, regime, &Scene { destinations: 1, ..Scene::OUTBOUND })?;
     let slice = stage.connect_until(Connect {

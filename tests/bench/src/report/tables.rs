@@ -216,9 +216,12 @@ fn cell(value: &str, median: f64) -> String {
     if value != "errno" {
         return number(median);
     }
-    // Every number of an error is a small integer.
-    let errno = median as i32;
-    if errno == 0 { "none".to_owned() } else { format!("{:?}", Errno::from_raw(errno)) }
+    // The number of an error, between two of which no median is worth a name.
+    match format!("{median}").parse() {
+        Ok(0) => "none".to_owned(),
+        Ok(errno) => format!("{:?}", Errno::from_raw(errno)),
+        Err(_) => "several".to_owned(),
+    }
 }
 
 /// Three digits that say something.

@@ -31,7 +31,7 @@ pub(super) fn connect(plan: &Connect) -> anyhow::Result<Connections> {
                 scope.spawn(move || {
                     let times = histogram();
                     start_line.wait();
-                    run(plan, targets, first, times?)
+                    anyhow::Ok(run(plan, targets, first, times?))
                 })
             })
             .collect();
@@ -64,7 +64,7 @@ struct Run {
     failed: Option<Errno>,
 }
 
-fn run(plan: &Connect, targets: &[Target], first: usize, mut times: Histogram<u64>) -> anyhow::Result<Run> {
+fn run(plan: &Connect, targets: &[Target], first: usize, mut times: Histogram<u64>) -> Run {
     let deadline = Instant::now() + Duration::from_millis(plan.milliseconds);
     let at_most = plan.at_most.unwrap_or(u64::MAX);
     let mut start = Instant::now();
@@ -73,14 +73,14 @@ fn run(plan: &Connect, targets: &[Target], first: usize, mut times: Histogram<u6
             break;
         }
         if let Err(errno) = target.connect().and_then(|connection| exchange(&connection, ECHO)) {
-            return Ok(Run { times, failed: Some(errno) });
+            return Run { times, failed: Some(errno) };
         }
         // The end of one connection is the start of the next: one look at the clock for both.
         let end = Instant::now();
         record(&mut times, end - start);
         start = end;
     }
-    Ok(Run { times, failed: None })
+    Run { times, failed: None }
 }
 
 /// Sends `bytes` and waits for as many, again and again.

@@ -22,7 +22,7 @@ mod option {
     );
 }
 
-/// `SK_MEMINFO_OPTMEM` of linux/sock_diag.h: where the kernel charges what BPF programs store with a socket.
+/// `SK_MEMINFO_OPTMEM` of `linux/sock_diag.h`: where the kernel charges what BPF programs store with a socket.
 const OPTION_MEMORY: usize = 6;
 
 /// Opens `count` connections, the targets in turn, and keeps them in `open`. The first that fails is the last.
