@@ -1,7 +1,8 @@
-//! The commands of this repository: `cargo xtask setup`, `test`, `churn`, `mutants`, `vm` and `demo`.
+//! The commands of this repository: `cargo xtask setup`, `test`, `churn`, `mutants`, `vm`, `demo` and `bench`.
 //!
 //! Nothing here may depend on the `interceptor` crate: its build needs the linker that `setup` installs.
 
+mod bench;
 mod build;
 mod churn;
 mod demo;
@@ -33,6 +34,8 @@ enum Command {
     Mutants(mutants::Options),
     /// Run the behaviour tests on real kernels, in emulated machines.
     Vm(vm::Options),
+    /// Measure what interception costs, beside iptables and beside none (as root).
+    Bench(bench::Options),
     /// Show the same connections without interception, under iptables and under eBPF (as root).
     Demo(demo::Options),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Churn(options) => churn::run(&options),
         Command::Mutants(options) => mutants::run(&options),
         Command::Vm(options) => vm::run(&options),
+        Command::Bench(options) => bench::run(options),
         Command::Demo(options) => demo::run(&options),
     };
     match result {

@@ -51,7 +51,7 @@ impl<'w> Stage<'w> {
         scenario: &'w Scenario,
         backend: Backend,
     ) -> anyhow::Result<Self> {
-        let capture = backend::settle(world, Place::Pod, &scenario.capture)?;
+        let capture = backend::settle(world.namespace(Place::Pod)?, &scenario.capture)?;
         let mut stage = Self {
             runner,
             world,
