@@ -161,7 +161,9 @@ impl Lab {
 
     fn jobs(&self, entry: &Entry, arguments: &[String]) -> Vec<Job> {
         // The first machine has run the probe's own.
-        let tests = self.programs.tests().filter(|test| *test != PROBE);
+        let mut left_out: Vec<_> = if arguments.is_empty() { NOT_OF_KERNELS.to_vec() } else { Vec::new() };
+        left_out.push(PROBE);
+        let tests = self.programs.tests().filter(|test| !left_out.contains(test));
         let tests = tests.filter(|test| entry.auto() == EBPF || WITHOUT_EBPF.contains(test));
         let filter = |test: &str| match test {
             _ if !arguments.is_empty() => quoted(arguments),
@@ -190,6 +192,9 @@ impl Lab {
 }
 
 const REPORT: &str = "report";
+/// Long loads, and what asks our own code alone: nothing a kernel could be different in.
+const NOT_OF_KERNELS: [&str; 9] =
+    ["churn", "cni", "control", "flags", "interrupt", "istio_errors", "scale", "short_lived", "stress"];
 /// Begins the names of jobs that compare scenarios.
 const COMPARED: &str = "scenarios-";
 /// Scenarios to compare: every row of Istio's rules in every family, and datagrams. TPROXY has a test of its own, and boundaries
