@@ -1,6 +1,7 @@
 //! What the behaviour tests share: the compiled `interceptor` command, and worlds in which it is at work.
 
 pub mod agent;
+pub mod alike;
 pub mod build;
 pub mod foreign;
 pub mod inside;

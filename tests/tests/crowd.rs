@@ -5,7 +5,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
     time::Duration,
 };
@@ -19,19 +19,11 @@ use interceptor::{
         world::{Layout, Namespace, World},
     },
 };
-use interceptor_tests::{Product, agent::Home, inside};
+use interceptor_tests::{Product, agent::Home, alike::pod, inside};
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 const WORKLOADS: u16 = 200;
-/// A pod's network, but that its eth0 leads nowhere: the same in every workload.
-const NETWORK: &str = "link set lo up
-link add eth0 type veth peer name gate
-link set gate up
-addr add 10.77.1.2/24 dev eth0
-link set eth0 up
-route add default via 10.77.1.1
-";
 const CLIENT: ([u8; 4], u16) = ([10, 77, 1, 2], 20_001);
 const SERVICE: ([u8; 4], u16) = ([10, 88, 0, 1], 80);
 /// Only workloads of even number leave this one alone.
@@ -79,16 +71,6 @@ fn workloads_with_the_same_addresses_do_not_hear_of_each_other() -> anyhow::Resu
 /// The port of a workload's own proxy.
 fn proxy_port(number: u16) -> u16 {
     16_000 + number
-}
-
-fn pod(world: &World) -> anyhow::Result<Namespace> {
-    let namespace = Namespace::create()?;
-    namespace.enter(|| {
-        let output = world.run(None, Command::new("ip").args(["-batch", "-"]), NETWORK)?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    })?;
-    Ok(namespace)
 }
 
 /// Enrols a workload under a capture of its own.

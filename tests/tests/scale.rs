@@ -4,7 +4,6 @@
 //! machine proves nothing.
 
 use std::{
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -14,16 +13,7 @@ use interceptor::{
     agent::{Client, WorkloadSpec},
     parity::world::{Layout, Namespace, World},
 };
-use interceptor_tests::{Product, agent::Home, count, kept::Kept, tell};
-
-/// What a pod's network looks like, but that its eth0 leads nowhere.
-const NETWORK: &str = "link set lo up
-link add eth0 type veth peer name gate
-link set gate up
-addr add 10.77.1.2/24 dev eth0
-link set eth0 up
-route add default via 10.77.1.1
-";
+use interceptor_tests::{Product, agent::Home, alike::pod, count, kept::Kept, tell};
 
 #[test]
 fn one_more_workload_costs_what_the_first_did() -> anyhow::Result<()> {
@@ -86,16 +76,6 @@ fn one_more_workload_costs_what_the_first_did() -> anyhow::Result<()> {
     ));
     agent.stop()?;
     world.close()
-}
-
-fn pod(world: &World) -> anyhow::Result<Namespace> {
-    let namespace = Namespace::create()?;
-    namespace.enter(|| {
-        let output = world.run(None, Command::new("ip").args(["-batch", "-"]), NETWORK)?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    })?;
-    Ok(namespace)
 }
 
 fn enrol(client: &Client, number: usize, pod: &Namespace) -> anyhow::Result<Duration> {

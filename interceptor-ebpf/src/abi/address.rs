@@ -13,9 +13,19 @@ pub const SPREAD_V6: [u32; 2] = [0xfd69_6e74_u32.to_be(), 0x6572_6370_u32.to_be(
 
 /// An IP address in network byte order, as four words the way they lie in memory; IPv4 as `::ffff:a.b.c.d`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "it compares what the hash is made of, all words")]
 pub struct Address {
     words: [u32; 4],
+}
+
+/// Word by word: for arrays LLVM calls a function that compares byte by byte, which costs a BPF program dearly.
+impl PartialEq for Address {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let differs = |index: usize| self.words[index] ^ other.words[index];
+        differs(0) | differs(1) | differs(2) | differs(3) == 0
+    }
 }
 
 /// An address and a port (host order).

@@ -6,13 +6,13 @@
 
 use aya_ebpf::{bindings::BPF_ANY, macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    abi::{Address, Listener, Resolver, Role, SocketRecord, Switches},
-    policy::{DNS_PORT, Protocol, Reason, Tables as _},
+    abi::{Address, Endpoint, Listener, Resolver, Role, SocketRecord, Switches},
+    policy::{DNS_PORT, Reason, Tables as _},
 };
 
 use crate::kernel::{
     call::Call,
-    context::{Family, SocketAddress},
+    context::{Family, IPPROTO_UDP, SocketAddress},
     maps::RESOLVERS,
     outcome::{self, ALLOW, Failure},
     records,
@@ -50,14 +50,14 @@ fn send(context: &SocketAddress) -> i32 {
     if !tables.workload().any(Switches::DNS) {
         return ALLOW;
     }
-    if context.socket().local().port == tables.workload().dns_port {
+    if context.socket().local_parts().0.port == tables.workload().dns_port {
         answer(context, &tables);
         return ALLOW;
     }
     if context.endpoint().port != DNS_PORT {
         return ALLOW;
     }
-    let mut call = Call::of(context, Protocol::Udp);
+    let mut call = Call::of(context, IPPROTO_UDP);
     call.decide(&tables);
     let outcome = ask(context, workload, &mut call, &tables);
     outcome::tell(workload, &tables, &mut call, outcome)
@@ -74,7 +74,7 @@ fn ask(
     if call.listener == Listener::NONE {
         return Ok(call.reason());
     }
-    let target = tables.workload().datagram_target(&call.original);
+    let target = Endpoint::new(call.target.0.address, tables.workload().dns_port);
     let may_choose = call.bound.address.is_unspecified();
     let first = match records::get(context.socket()) {
         Some(record) if record.original == call.original => true,

@@ -12,12 +12,12 @@ use interceptor_ebpf::{
         Address, Endpoint, Entry, Listener, Marks, OriginalDestination, Role, SocketRecord, Subject,
         Switches, Target,
     },
-    policy::{Protocol, Reason, Tables as _},
+    policy::{Reason, Tables as _},
 };
 
 use super::{
-    context::SocketAddress,
-    plan::{let_pass, redirect_call},
+    context::{IPPROTO_UDP, SocketAddress},
+    plan::{aim_call, let_pass, redirect_call},
     records,
     tables::KernelTables,
     trace::trace_call,
@@ -35,7 +35,7 @@ pub(crate) struct Call {
     pub(crate) own: Address,
     /// Source address the kernel would choose without us; unspecified if it has none.
     pub(crate) source: Address,
-    /// Where it is to go instead, if it is redirected.
+    /// Where it is to go instead, if it is redirected; until that is known, the loopback address of its family.
     pub(crate) target: Target,
     /// The listener it is redirected to; none if it passes.
     pub(crate) listener: Listener,
@@ -43,8 +43,12 @@ pub(crate) struct Call {
     pub(crate) reason: u32,
     /// 1 if the address in force is from an earlier connect of this socket, and ours.
     pub(crate) bound_by_us: u32,
-    /// 1 for TCP, 0 for UDP.
-    pub(super) tcp: u32,
+    /// The number of TCP or UDP.
+    pub(super) protocol: u32,
+    /// The socket's family.
+    pub(super) family: u32,
+    /// The address in force, if that is `AF_INET`.
+    pub(super) bound_v4: u32,
     /// 1 for an IPv4 destination.
     pub(super) v4: u32,
     pub(super) user: u32,
@@ -72,10 +76,11 @@ impl Call {
     /// What the call itself tells. What is found out later has any value meanwhile: a function that is given memory
     /// must be given all of it written.
     #[inline(always)]
-    pub(crate) fn of(context: &SocketAddress, protocol: Protocol) -> Self {
+    pub(crate) fn of(context: &SocketAddress, protocol: u32) -> Self {
         let socket = context.socket();
         let ids = bpf_get_current_uid_gid();
-        let (bound, mark) = (socket.local(), socket.mark());
+        let (bound, bound_v4, family) = socket.local_parts();
+        let mark = socket.mark();
         Self {
             original: OriginalDestination(context.endpoint()),
             bound,
@@ -85,7 +90,9 @@ impl Call {
             listener: Listener(mark),
             reason: mark,
             bound_by_us: records::get(socket).map_or(0, |record| record.bound_here),
-            tcp: u32::from(matches!(protocol, Protocol::Tcp)),
+            protocol,
+            family,
+            bound_v4,
             v4: mark,
             user: ids as u32,
             group: (ids >> 32) as u32,
@@ -125,7 +132,8 @@ impl Call {
         if self.passes() {
             let_pass(self);
         } else {
-            redirect_call(self, tables.workload());
+            aim_call(self, tables.workload());
+            redirect_call(self);
         }
     }
 
@@ -137,7 +145,7 @@ impl Call {
 
     #[inline(always)]
     pub(crate) fn is_udp(&self) -> bool {
-        self.tcp == 0
+        self.protocol == IPPROTO_UDP
     }
 
     /// The clause that decided.

@@ -9,14 +9,11 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
-use interceptor_ebpf::{
-    abi::{Address, Endpoint, Flow, Target},
-    policy::Protocol,
-};
+use interceptor_ebpf::abi::{Address, Endpoint, Flow, Target};
 
-const AF_INET: u32 = 2;
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
+pub(crate) const AF_INET: u32 = 2;
+pub(crate) const IPPROTO_TCP: u32 = 6;
+pub(crate) const IPPROTO_UDP: u32 = 17;
 
 /// A context, hidden from LLVM's sight: it would keep the address of a field in a register, and the verifier refuses a
 /// load or store through that ("dereference of modified ctx ptr").
@@ -127,14 +124,14 @@ impl SocketAddress {
         }
     }
 
-    /// TCP or UDP; none for other protocols.
+    /// The number of TCP or UDP; none for other protocols.
+    ///
+    /// Found in a set of bits: comparing with the one and the other would make two ways of all that follows.
     #[inline(always)]
-    pub(crate) fn protocol(&self) -> Option<Protocol> {
-        match read!(hidden(self.context), protocol) {
-            IPPROTO_TCP => Some(Protocol::Tcp),
-            IPPROTO_UDP => Some(Protocol::Udp),
-            _ => None,
-        }
+    pub(crate) fn protocol(&self) -> Option<u32> {
+        const SET: u32 = 1 << IPPROTO_TCP | 1 << IPPROTO_UDP;
+        let number = read!(hidden(self.context), protocol);
+        (number < u32::BITS && SET >> number & 1 == 1).then_some(number)
     }
 
     #[inline(always)]
@@ -164,6 +161,15 @@ impl Socket {
     pub(crate) fn local(&self) -> Endpoint {
         let address = either(self.is_v4(), read!(self.0, src_ip4), words!(self.0, src_ip6));
         Endpoint::new(address, read!(self.0, src_port) as u16)
+    }
+
+    /// What [`Self::local`] is made of: address and port as an IPv6 socket has them, the address of an IPv4 one, and
+    /// the family.
+    #[inline(always)]
+    pub(crate) fn local_parts(&self) -> (Endpoint, u32, u32) {
+        let address = Address::from_v6(words!(self.0, src_ip6));
+        let endpoint = Endpoint::new(address, read!(self.0, src_port) as u16);
+        (endpoint, read!(self.0, src_ip4), read!(self.0, family))
     }
 
     /// The remote endpoint.

@@ -4,7 +4,7 @@ use core::ptr;
 
 use interceptor_ebpf::abi::{Address, Role, Target, Workload};
 
-use super::call::Call;
+use super::{call::Call, context::IPPROTO_TCP};
 
 /// Says what is to be done about a call that passes.
 #[unsafe(no_mangle)]
@@ -26,8 +26,7 @@ pub(super) extern "C" fn let_pass(call: *mut Call) -> u32 {
 /// Says what is to be done about a call that is redirected.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn redirect_call(call: *mut Call, workload: *const Workload) -> u32 {
-    aim_call(call, workload);
+pub(super) extern "C" fn redirect_call(call: *mut Call) -> u32 {
     // SAFETY: as above.
     let Some(call) = (unsafe { call.as_mut() }) else { return 0 };
     let rewrites = !call.listener.is_transparent();
@@ -49,12 +48,12 @@ pub(super) extern "C" fn redirect_call(call: *mut Call, workload: *const Workloa
 /// Says where a redirected call goes instead.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn aim_call(call: *mut Call, workload: *const Workload) -> u32 {
+pub(super) extern "C" fn aim_call(call: *mut Call, workload: *const Workload) -> u32 {
     // SAFETY: as above.
     let Some(call) = (unsafe { call.as_mut() }) else { return 0 };
     // SAFETY: as above.
     let Some(workload) = (unsafe { workload.as_ref() }) else { return 0 };
-    call.target = if call.tcp != 0 {
+    call.target = if call.protocol == IPPROTO_TCP {
         workload.target(&call.original, call.listener)
     } else {
         // A datagram is not steered, so it goes to the address the listener is at.

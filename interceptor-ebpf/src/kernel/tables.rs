@@ -17,6 +17,9 @@ pub(crate) struct KernelTables {
     workload: &'static Workload,
 }
 
+/// The key of a workload's own entry. Not made on the stack, where zeros are written byte by byte.
+static WORKLOAD: Key<EntryKey> = Key::new(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
+
 /// Why a socket's namespace has no tables.
 pub(crate) enum Absent {
     /// It is not under interception.
@@ -32,8 +35,7 @@ impl KernelTables {
         // SAFETY: userspace writes one table at a time, and the kernel waits for running programs after each write
         // (`maybe_wait_bpf_programs`), so no table is replaced under a program that found it.
         let table = unsafe { WORKLOADS.get(&workload) }.ok_or(Absent::NotEnrolled)?;
-        let key = Key::new(EntryKey::full_bits(Subject::Workload), EntryKey::WORKLOAD);
-        let entry = table.get(&key).ok_or(Absent::Broken)?;
+        let entry = table.get(&WORKLOAD).ok_or(Absent::Broken)?;
         Ok(Self { table, workload: Workload::of_entry(Entry::of_words(entry)) })
     }
 

@@ -7,6 +7,7 @@ use interceptor_ebpf::abi::{Endpoint, Listener, Point, TRACING_LOST, TRACING_UNT
 
 use super::{
     call::Call,
+    context::IPPROTO_TCP,
     maps::{HAS_COMMAND, HAS_PROCESS, TRACE, TRACING},
 };
 
@@ -32,7 +33,7 @@ pub(super) extern "C" fn trace_call(call: *const Call, workload: u64, reason: u3
         destination: &call.original.0,
         reason,
         listener: call.listener,
-        point: if call.tcp != 0 { Point::CONNECT } else { Point::SEND },
+        point: if call.protocol == IPPROTO_TCP { Point::CONNECT } else { Point::SEND },
     });
     0
 }
@@ -74,7 +75,9 @@ pub(crate) fn tell(told: &Told<'_>) {
             if caller && HAS_PROCESS.load() != 0 { (bpf_get_current_pid_tgid() >> 32) as u32 } else { 0 };
         (*event).reserved = 0;
         let command = (&raw mut (*event).command).cast::<[u64; 2]>();
-        *command = [0; 2];
+        // One by one: LLVM would call a function to write them.
+        (&raw mut (*command)[0]).write_volatile(0);
+        (&raw mut (*command)[1]).write_volatile(0);
         if caller && HAS_COMMAND.load() != 0 {
             let _cannot_fail = bpf_get_current_comm(command.cast(), size_of::<[u64; 2]>() as u32);
         }

@@ -7,7 +7,11 @@ use interceptor_ebpf::{
     policy::{Decision, Outgoing, Protocol, Reason, Tables, outgoing},
 };
 
-use super::{call::Call, plan::blank};
+use super::{
+    call::Call,
+    context::{AF_INET, IPPROTO_TCP},
+    plan::blank,
+};
 
 /// Finds out the destination as the kernel will understand it: it takes an unspecified one for the socket's own
 /// address, or for the loopback address (net/ipv4/route.c, net/ipv6/tcp_ipv6.c).
@@ -21,14 +25,16 @@ pub(super) extern "C" fn understand_call(call: *mut Call) -> u32 {
     blank(&mut call.user_marks);
     blank(&mut call.group_marks);
     call.listener = Listener::NONE;
-    if call.bound_by_us != 0 {
-        blank(&mut call.own);
-        blank(&mut call.source);
+    if call.family == AF_INET {
+        call.bound.address = Address::from_v4(call.bound_v4);
     }
+    call.own = if call.bound_by_us == 0 { call.bound.address } else { Address::UNSPECIFIED_V6 };
+    call.source = call.own;
     if call.original.0.address.is_unspecified() {
         call.original.0.address =
             if call.own.is_unspecified() { call.original.0.address.loopback_of_family() } else { call.own };
     }
+    call.target.0.address = call.original.0.address.loopback_of_family();
     call.v4 = u32::from(call.original.0.address.is_v4());
     0
 }
@@ -79,7 +85,7 @@ impl Noted<'_> {
     #[inline(always)]
     fn facts<'d>(&self, destination: &'d Entry) -> Outgoing<'d> {
         Outgoing {
-            protocol: if noted!(self, tcp) != 0 { Protocol::Tcp } else { Protocol::Udp },
+            protocol: if noted!(self, protocol) == IPPROTO_TCP { Protocol::Tcp } else { Protocol::Udp },
             destination,
             is_v4: noted!(self, v4) != 0,
             port: noted!(self, original.0.port),
