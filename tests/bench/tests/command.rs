@@ -69,7 +69,8 @@ fn run(ratios: [f64; ROUNDS]) -> String {
     let rounds = ratios.iter().enumerate().flat_map(|(round, ratio)| {
         [sample("direct", round, 10_000.0), sample("ebpf", round, 10_000.0 * ratio)]
     });
-    std::iter::once(machine).chain(rounds).map(|line| format!("{line}\n")).collect()
+    let lines: Vec<_> = std::iter::once(machine).chain(rounds).map(|line| line.to_string()).collect();
+    lines.join("\n")
 }
 
 fn bench(folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
