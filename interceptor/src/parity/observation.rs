@@ -37,6 +37,8 @@ pub enum ClientSaw {
     Shorts(Shorts),
     /// A program of somebody else's.
     Program(Fetched),
+    /// The exit code of a validation.
+    Validated(Option<i32>),
 }
 
 impl ClientSaw {
@@ -46,7 +48,7 @@ impl ClientSaw {
             Self::Stream(connected, _) => connected.seen.local.ok(),
             Self::Datagram(datagram) => datagram.local.ok(),
             Self::Program(Fetched::Page { local, .. }) => Some(*local),
-            Self::Program(Fetched::Error(_)) | Self::Shorts(_) | Self::Again(_) => None,
+            Self::Program(Fetched::Error(_)) | Self::Shorts(_) | Self::Again(_) | Self::Validated(_) => None,
         }
     }
 }
@@ -92,6 +94,10 @@ impl Observation {
                 return Self { facts: facts.0 };
             }
             ClientSaw::Program(fetched) => facts.add_page(fetched),
+            ClientSaw::Validated(code) => {
+                let told = code.map_or_else(|| "killed".to_owned(), |code| format!("validated with {code}"));
+                facts.add("app.connect", told);
+            }
         }
         facts.add("proxy.accepted", raw.proxies.len().to_string());
         // A connection that passes the proxy twice is written down in no certain order.

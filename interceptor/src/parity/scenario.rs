@@ -107,6 +107,9 @@ pub enum Deed {
     Datagrams(Endpoint),
     /// Fetches a page by a program of somebody else's.
     Fetch(Program),
+    /// Has the product find out whether interception works, as Istio's validation container does: it takes the place
+    /// of the proxy, which must not be there, and goes nowhere else.
+    Validate,
 }
 
 impl Deed {
@@ -224,6 +227,7 @@ impl fmt::Display for Connection {
             Deed::ConnectedDatagram => f.write_str(" (UDP, connected)"),
             Deed::Datagrams(other) => write!(f, " and {other} (UDP)"),
             Deed::Fetch(program) => write!(f, " (by {program})"),
+            Deed::Validate => f.write_str(" (validation)"),
         }?;
         match &self.first {
             None => Ok(()),

@@ -109,9 +109,6 @@ impl<'w> Stage<'w> {
         let to = connection.to.address();
         let bind = connection.bind.map(super::scenario::Endpoint::address);
         let (world, interceptor) = (self.world, &self.runner.interceptor);
-        if let Deed::Fetch(program) = connection.deed {
-            return Ok(ClientSaw::Program(program.fetch(world, interceptor, connection.client, to)?));
-        }
         let client = match self.clients.entry(connection.client) {
             Entry::Occupied(client) => client.into_mut(),
             Entry::Vacant(vacant) => {
@@ -137,6 +134,14 @@ impl<'w> Stage<'w> {
             }
             Deed::Fetch(program) => {
                 Ok(ClientSaw::Program(program.fetch(world, interceptor, connection.client, to)?))
+            }
+            Deed::Validate => {
+                let Client { place, owner } = connection.client;
+                let mut command = world.command(interceptor, place, owner, interceptor)?;
+                command.args(["apply", "--skip-rule-apply", "--run-validation", "--probe-timeout=200ms"]);
+                command.args(&self.scenario.capture.flags);
+                let output = world.run(None, &mut command, "")?;
+                Ok(ClientSaw::Validated(output.status.code()))
             }
         }
     }

@@ -5,6 +5,7 @@ mod account;
 mod again;
 mod binding;
 mod client;
+mod dns;
 mod fast_open;
 mod half_close;
 mod listeners;

@@ -36,7 +36,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Installs what any command of this repository may need.
 pub(crate) fn everything() -> Result<()> {
-    ensure(&[&Toolchain, &Linker, &Packages::FOR_WORLDS, &Packages::FOR_CNI, &Envoy])
+    ensure(&[&Toolchain, &Linker, &Packages::FOR_WORLDS, &Packages::FOR_CNI, &Packages::FOR_DNS, &Envoy])
 }
 
 /// Installs what the demo needs, Envoy only if it takes part.

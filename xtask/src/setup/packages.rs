@@ -20,6 +20,10 @@ impl Packages {
     /// The CNI plugins that ours is chained after.
     pub(super) const FOR_CNI: Self = Self(&[("containernetworking-plugins", "/usr/lib/cni/bridge")]);
 
+    /// A resolver, and those who ask one.
+    pub(super) const FOR_DNS: Self =
+        Self(&[("dnsmasq-base", "dnsmasq"), ("bind9-dnsutils", "dig"), ("musl-tools", "musl-gcc")]);
+
     fn names(&self) -> Vec<&'static str> {
         self.0.iter().filter(|(_, command)| process::find(command).is_none()).map(|(name, _)| *name).collect()
     }
@@ -32,7 +36,7 @@ impl Tool for Packages {
     }
 
     fn purpose(&self) -> &'static str {
-        "make test networks, the rules that eBPF is compared with, and the containers that CNI plugins serve"
+        "make test networks, the rules that eBPF is compared with, the containers that CNI plugins serve, and DNS"
     }
 
     fn install(&self, progress: &ProgressBar) -> Result<()> {

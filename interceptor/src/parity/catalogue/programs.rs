@@ -1,10 +1,10 @@
-//! Programs of others as the application, with the sockets that their languages make.
+//! Programs as the application: of others, with the sockets that their languages make, and our own validation.
 
 use super::{families::translate, injected_with, many, tcp};
 use crate::parity::{
     plan::{Family, Host},
     program::Program,
-    scenario::{APP, Client, Connection, Deed, PROXY, REMOTE, ROOT, Scenario, Set},
+    scenario::{APP, Client, Connection, Deed, PROXY, REMOTE, ROOT, Scenario, Set, Sidecar},
 };
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -21,7 +21,24 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             translated.map(|scenario| Scenario { name, set: Set::Programs, ..scenario })
         })
     });
-    scenarios.flatten().collect()
+    scenarios.flatten().chain(validations()).collect()
+}
+
+/// Istio's own probe: whether a connection to an address that nobody has comes back to the proxy's port.
+fn validations() -> impl Iterator<Item = Scenario> {
+    let probe = |client| Connection { deed: Deed::Validate, ..tcp(client, Host::Nowhere, 15002) };
+    let captures = [
+        ("validation", injected_with(&[])),
+        ("validation over both families", injected_with(&["--dual-stack"])),
+        ("validation with other ports", injected_with(&["-p", "16001", "-z", "16006"])),
+        ("validation where outbound is not captured", injected_with(&["-i", ""])),
+    ];
+    captures.into_iter().map(move |(name, capture)| Scenario {
+        capture,
+        sidecar: Sidecar::Dead,
+        set: Set::Programs,
+        ..many(name, vec![probe(PROXY), probe(ROOT)])
+    })
 }
 
 fn connections(program: Program) -> Vec<Connection> {
