@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -23,6 +24,9 @@ use crate::{
         protocol::{Connect, Connections, Held, Request, Served},
     },
 };
+
+/// The network of IPv6 destinations.
+const IPV6_DESTINATIONS: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0);
 
 /// Which way the measured connections go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,9 @@ impl Stage {
         for place in [Place::Pod, Place::Peer] {
             // A connection nobody answers fails after three seconds, not after two minutes.
             set(world.namespace(place)?, "net/ipv4/tcp_syn_retries", "1")?;
+        }
+        if regime == Regime::Direct && scene.ipv6 {
+            make_destinations_local(&world)?;
         }
         let (port, from) = match scene.direction {
             Direction::Outbound => (OUTBOUND_PORT, APP),
@@ -200,8 +207,17 @@ fn set(namespace: &Namespace, name: &str, value: &str) -> anyhow::Result<()> {
     })
 }
 
-/// The client's `n`th destination. Without interception it is the proxy's own port, at as many addresses of the
-/// loopback network as there would be destinations, so that no regime has fewer tuples than another.
+/// Makes the IPv6 destinations addresses of the pod, which has a single loopback address otherwise.
+fn make_destinations_local(world: &World) -> anyhow::Result<()> {
+    let mut ip = Command::new("ip");
+    ip.args(["-6", "route", "add", "local", &format!("{IPV6_DESTINATIONS}/64"), "dev", "lo"]);
+    let output = world.run(Some(Place::Pod), &mut ip, "")?;
+    ensure!(output.status.success(), "ip failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+/// The client's `n`th destination. Without interception it is the proxy's own port, at as many addresses of the pod
+/// itself as there would be destinations, so that no regime has fewer tuples than another.
 fn target(regime: Regime, scene: &Scene<'_>, n: u32) -> SocketAddr {
     let direct = regime == Regime::Direct;
     let pod = Host::Pod.address(if scene.ipv6 { Family::V6 } else { Family::V4 });
@@ -210,10 +226,9 @@ fn target(regime: Regime, scene: &Scene<'_>, n: u32) -> SocketAddr {
             SocketAddr::from((Ipv4Addr::from_bits(0x7f01_0001 + n), OUTBOUND_PORT))
         }
         (Direction::Outbound, false, false) => SocketAddr::from((Ipv4Addr::from_bits(0x0a63_0001 + n), 80)),
-        (Direction::Outbound, true, true) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
-        (Direction::Outbound, true, false) => {
-            let last = u128::from(n) + 1;
-            SocketAddr::from((Ipv6Addr::from_bits((0xfd99 << 112) | last), 80))
+        (Direction::Outbound, true, _) => {
+            let address = Ipv6Addr::from_bits(IPV6_DESTINATIONS.to_bits() + u128::from(n) + 1);
+            SocketAddr::from((address, if direct { OUTBOUND_PORT } else { 80 }))
         }
         (Direction::Inbound, _, true) => SocketAddr::new(pod, INBOUND_PORT),
         (Direction::Inbound, _, false) => SocketAddr::new(pod, 8080),

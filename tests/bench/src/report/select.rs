@@ -52,12 +52,16 @@ impl<'s> Series<'s> {
 
     /// The median, over rounds, of one subject's value divided by another's of the same round.
     pub(super) fn ratio(&self, subject: Subject, reference: Subject, value: &str) -> Option<Estimate> {
-        let reference = self.by_round(reference, value);
-        let ratios = self.by_round(subject, value).into_iter().filter_map(|(round, value)| {
-            let reference = reference.get(&round).filter(|reference| **reference > 0.0)?;
-            Some(value / reference)
-        });
-        Estimate::of(ratios)
+        let pairs = self.pairs(subject, reference, value).into_iter();
+        Estimate::of(
+            pairs.filter(|(_, reference)| *reference > 0.0).map(|(value, reference)| value / reference),
+        )
+    }
+
+    /// The median, over rounds, of how much one subject's value is above another's of the same round.
+    pub(super) fn difference(&self, subject: Subject, reference: Subject, value: &str) -> Option<Estimate> {
+        let pairs = self.pairs(subject, reference, value).into_iter();
+        Estimate::of(pairs.map(|(value, reference)| value - reference))
     }
 
     /// Direct connections to compare a subject with: at its own size, or at the only one there is.
@@ -65,6 +69,13 @@ impl<'s> Series<'s> {
         let direct: Vec<_> =
             self.subjects().into_iter().filter(|subject| subject.regime == Regime::Direct).collect();
         direct.iter().find(|subject| subject.size == size).or(direct.first()).copied()
+    }
+
+    /// What both reached in the rounds that both took part in.
+    fn pairs(&self, subject: Subject, reference: Subject, value: &str) -> Vec<(f64, f64)> {
+        let reference = self.by_round(reference, value);
+        let pair = |(round, value)| Some((value, *reference.get(&round)?));
+        self.by_round(subject, value).into_iter().filter_map(pair).collect()
     }
 
     fn by_round(&self, subject: Subject, value: &str) -> BTreeMap<u32, f64> {

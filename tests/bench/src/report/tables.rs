@@ -16,7 +16,9 @@ struct Table {
     measure: &'static str,
     /// What `size` counts, if something grows.
     size: Option<&'static str>,
-    /// Values with their headings; the first is also given against direct connections.
+    /// Whether the first column is also given against direct connections; differences may be about nothing.
+    compared: bool,
+    /// Values with their headings.
     columns: &'static [(&'static str, &'static str)],
     plot: Option<&'static str>,
 }
@@ -27,10 +29,18 @@ const LATENCIES: [(&str, &str); 3] =
 const CONNECTIONS: &[(&str, &str)] = &[RATE, LATENCIES[0], LATENCIES[1], LATENCIES[2]];
 
 const TABLES: [Table; 13] = [
-    Table { heading: "Set-up", measure: "set-up", size: None, columns: CONNECTIONS, plot: Some("set-up") },
+    Table {
+        heading: "Set-up",
+        measure: "set-up",
+        compared: true,
+        size: None,
+        columns: CONNECTIONS,
+        plot: Some("set-up"),
+    },
     Table {
         heading: "Round trips on an established connection",
         measure: "round-trip",
+        compared: true,
         size: None,
         columns: &[("round_trips_per_second", "round trips/s"), LATENCIES[0], LATENCIES[1], LATENCIES[2]],
         plot: None,
@@ -38,6 +48,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Throughput of an established connection",
         measure: "stream",
+        compared: true,
         size: None,
         columns: &[("mebibytes_per_second", "MiB/s"), ("cpu_us_per_mebibyte", "CPU of both ends, µs/MiB")],
         plot: None,
@@ -45,6 +56,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Growth: excluded CIDRs",
         measure: "excluded-cidrs",
+        compared: true,
         size: Some("CIDRs"),
         columns: CONNECTIONS,
         plot: Some("excluded-cidrs"),
@@ -52,6 +64,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Growth: excluded ports",
         measure: "excluded-ports",
+        compared: true,
         size: Some("ports"),
         columns: CONNECTIONS,
         plot: Some("excluded-ports"),
@@ -59,6 +72,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Growth: workloads on the node",
         measure: "workloads",
+        compared: true,
         size: Some("workloads"),
         columns: CONNECTIONS,
         plot: Some("workloads"),
@@ -66,6 +80,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Growth: open connections",
         measure: "open-connections",
+        compared: true,
         size: Some("open"),
         columns: CONNECTIONS,
         plot: Some("open-connections"),
@@ -73,6 +88,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Connections one pod can hold",
         measure: "held",
+        compared: true,
         size: None,
         columns: &[("connections", "connections"), ("errno", "the next failed with")],
         plot: None,
@@ -80,6 +96,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Connections made in a row to one destination",
         measure: "in-a-row",
+        compared: true,
         size: None,
         columns: &[
             ("connections", "connections"),
@@ -91,6 +108,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Single calls, in ns: our programs attached (ebpf) and not (direct)",
         measure: "calls",
+        compared: true,
         size: None,
         columns: &[
             ("connect_ns", "connect"),
@@ -104,6 +122,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Apply and release",
         measure: "apply",
+        compared: true,
         size: None,
         columns: &[("apply_ms", "apply, ms"), ("release_ms", "release, ms")],
         plot: None,
@@ -111,6 +130,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Apply, many at the same time",
         measure: "apply-together",
+        compared: true,
         size: Some("at a time"),
         columns: &[("median_ms", "median, ms"), ("slowest_ms", "slowest, ms"), ("all_ms", "all, ms")],
         plot: None,
@@ -118,6 +138,7 @@ const TABLES: [Table; 13] = [
     Table {
         heading: "Kernel memory",
         measure: "memory",
+        compared: false,
         size: None,
         columns: &[
             ("workload_bytes", "bytes a workload"),
@@ -140,11 +161,13 @@ pub(crate) fn goals(judged: &[Judged]) -> String {
         let bound = match goal.bound {
             Bound::AtLeast(bound) => format!("≥ {bound}"),
             Bound::AtMost(bound) => format!("≤ {bound}"),
+            Bound::Stated => missing(),
         };
         let verdict = match goal.verdict() {
             Verdict::Met => "met",
             Verdict::WithinNoise => "missed, within the noise",
             Verdict::Missed => "**missed**",
+            Verdict::Stated => "stated",
         };
         line(&mut text, &[goal.goal.clone(), bound, with_bounds(goal.measured), verdict.to_owned()]);
     }
@@ -170,7 +193,7 @@ impl Table {
     }
 
     fn render_case(&self, text: &mut String, series: &Series<'_>) {
-        let has_direct = series.direct(0).is_some();
+        let has_direct = self.compared && series.direct(0).is_some();
         let mut titles = vec![String::new()];
         titles.extend(self.size.map(str::to_owned));
         for (column, (_, title)) in self.columns.iter().enumerate() {
