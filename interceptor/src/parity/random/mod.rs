@@ -150,6 +150,8 @@ fn made_live(mut capture: Capture) -> Capture {
     capture.quirks.self_calls = SelfCalls::ProxyToInbound;
     if capture.inbound_mode == InboundMode::Tproxy {
         capture.tproxy_mark = 1337;
+        // Under iptables the proxy then waits in vain for an answer of the application; README says so.
+        capture.excluded_interfaces.retain(|name| name != "lo");
     }
     if let OutboundCidrs::Only(cidrs) = &mut capture.outbound_cidrs
         && cidrs.is_empty()
