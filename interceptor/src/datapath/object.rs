@@ -1,6 +1,7 @@
 //! The BPF object: maps opened or made, programs loaded.
 
 use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
@@ -31,9 +32,12 @@ pub(super) const CGROUP_HOOKS: [(&str, AttachType); 12] = [
 /// The program that is attached once a workload.
 pub(super) const STEER: &str = "steer";
 
-/// What tells this build's programs from another's: a digest of the object, in hexadecimal. The build makes it, because to
-/// hash the object takes longer than most of what enrolling a workload does.
-pub(super) const DIGEST: &str = env!("INTERCEPTOR_OBJECT_DIGEST");
+/// What tells this build's programs from another's: a digest of the object.
+pub(super) fn digest() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    OBJECT.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// The object with its maps, which are the pinned ones where there are any.
 pub(super) struct Object {

@@ -20,7 +20,7 @@ use aya::{maps::MapInfo, programs::ProgramInfo};
 use super::{
     DatapathError,
     attach::remove_pin,
-    object::{CGROUP_HOOKS, DIGEST, Object, STEER},
+    object::{CGROUP_HOOKS, Object, STEER, digest},
     release::remove_folder,
     state::{self, State},
     sys,
@@ -180,7 +180,7 @@ pub(super) fn remember_first(
 }
 
 fn folder_of_build(state: &State) -> PathBuf {
-    state.programs().join(DIGEST)
+    state.programs().join(format!("{:016x}", digest()))
 }
 
 /// A pinned link, and the program in it. None if there is no pin.
