@@ -100,9 +100,10 @@ impl Observation {
             }
         }
         facts.add("proxy.accepted", raw.proxies.len().to_string());
-        // A connection that passes the proxy twice is written down in no certain order.
+        // A connection that passes the proxy more than once is written down in no certain order.
         let mut proxies: Vec<_> = raw.proxies.iter().collect();
-        proxies.sort_by_key(|sighting| sighting.listener);
+        let is_clients = |sighting: &Sighting| client.iter().any(|(port, _)| *port == sighting.from.port());
+        proxies.sort_by_key(|sighting| (sighting.listener, !is_clients(sighting)));
         for sighting in proxies {
             facts.add_sighting("proxy", sighting, &[client.as_slice(), &onward].concat());
         }
