@@ -160,25 +160,25 @@ pub(super) const MUTANTS: [Mutant; 24] = [
     ),
     mutant(
         "the source is not bound",
-        "hooks/connect.rs",
-        ["let binds = tables.settled_flag(rewrites && call.bound.is_free());", "let binds = false;"],
+        "kernel/plan.rs",
+        ["call.binds = u32::from(binds);", "call.binds = 0;"],
         INJECTED,
     ),
     mutant(
         "an earlier source port is lost",
-        "hooks/connect.rs",
+        "kernel/plan.rs",
         [
-            "let target = Target(tables.forget().endpoint(&target.0));",
-            "let target = Target(interceptor_ebpf::abi::Endpoint::new(tables.forget().endpoint(&target.0).address.loopback_of_family(), target.0.port));",
+            "workload.target(&call.original, call.listener)",
+            "Target(interceptor_ebpf::abi::Endpoint::new(call.original.0.address.loopback_of_family(), workload.port_of(call.listener)))",
         ],
         INJECTED,
     ),
     mutant(
         "IPv4-mapped destinations are not IPv4",
-        "kernel/call.rs",
+        "kernel/verdict.rs",
         [
-            "is_v4: tables.forget().flag(original.0.address.is_v4()),",
-            "is_v4: tables.forget().flag(socket.is_v4()),",
+            "call.v4 = u32::from(call.original.0.address.is_v4());",
+            "call.v4 = u32::from(call.family == AF_INET);",
         ],
         FAMILIES,
     ),
