@@ -59,7 +59,7 @@ fn interception_for_another_proxy_user_is_found_out() -> anyhow::Result<()> {
     for backend in [Backend::Ebpf, Backend::Iptables] {
         let world = World::build(Layout::default())?;
         let other = [INJECTED.as_slice(), &["-u", "1500"]].concat();
-        backend.apply(&world, &interceptor(), Place::Pod, &other)?;
+        backend.apply(&world, &interceptor(), Place::Pod, other.as_slice())?;
         assert_not_intercepted(&validate(&world, ROOT, &["--probe-timeout=100ms"])?);
         world.close()?;
     }
@@ -95,7 +95,7 @@ fn the_environment_says_the_same_as_the_flags() -> anyhow::Result<()> {
 fn passes_under(backend: Backend) -> anyhow::Result<()> {
     let world = World::build(Layout::default())?;
     let capture = [INJECTED.as_slice(), &BOTH_FAMILIES].concat();
-    backend.apply(&world, &interceptor(), Place::Pod, &capture)?;
+    backend.apply(&world, &interceptor(), Place::Pod, capture.as_slice())?;
     for owner in [PROXY, ROOT] {
         let output = validate(&world, owner, &BOTH_FAMILIES)?;
         let stderr = String::from_utf8_lossy(&output.stderr);

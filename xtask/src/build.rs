@@ -9,15 +9,25 @@ use crate::{process, workspace};
 
 /// Builds the command and returns its path; cargo's own progress goes to standard error.
 pub(crate) fn interceptor() -> Result<PathBuf> {
+    build("interceptor", &[])
+}
+
+/// Builds a package's command with all optimisation and returns its path.
+pub(crate) fn release(package: &str) -> Result<PathBuf> {
+    build(package, &["--release"])
+}
+
+fn build(package: &str, options: &[&str]) -> Result<PathBuf> {
     let output = process::cargo()
-        .args(["build", "--package", "interceptor", "--bin", "interceptor"])
+        .args(["build", "--package", package, "--bin", package])
+        .args(options)
         .arg("--message-format=json-render-diagnostics")
         .current_dir(workspace::root())
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo build")?;
     ensure!(output.status.success(), "the build failed ({}); cargo says why above", output.status);
-    executable(&output.stdout).context("cargo named no executable for `interceptor`")
+    executable(&output.stdout).with_context(|| format!("cargo named no executable for `{package}`"))
 }
 
 /// Builds everything, tests included, so that a test finds the command beside it.

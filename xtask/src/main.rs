@@ -1,10 +1,12 @@
-//! The commands of this repository: `cargo xtask setup`, `test`, `churn`, `vm` and `demo`.
+//! The commands of this repository: `cargo xtask setup`, `test`, `churn`, `mutants`, `vm`, `demo` and `bench`.
 //!
 //! Nothing here may depend on the `interceptor` crate: its build needs the linker that `setup` installs.
 
+mod bench;
 mod build;
 mod churn;
 mod demo;
+mod mutants;
 mod preflight;
 mod process;
 mod setup;
@@ -28,8 +30,12 @@ enum Command {
     Test(test::Options),
     /// Run the node agent's long tests: churn, live changes, namespaces that come and go, many workloads (as root).
     Churn(churn::Options),
+    /// Plant faults in the data path, one after the other, and see each caught by `interceptor parity` (as root).
+    Mutants(mutants::Options),
     /// Run the behaviour tests on real kernels, in emulated machines.
     Vm(vm::Options),
+    /// Measure what interception costs, beside iptables and beside none (as root).
+    Bench(bench::Options),
     /// Show the same connections without interception, under iptables and under eBPF (as root).
     Demo(demo::Options),
 }
@@ -39,7 +45,9 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Test(options) => test::run(options),
         Command::Churn(options) => churn::run(&options),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Vm(options) => vm::run(&options),
+        Command::Bench(options) => bench::run(options),
         Command::Demo(options) => demo::run(&options),
     };
     match result {

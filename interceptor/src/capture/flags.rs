@@ -97,6 +97,25 @@ impl Capture {
     }
 }
 
+impl<S: AsRef<str>> From<&[S]> for CommandLine {
+    fn from(flags: &[S]) -> Self {
+        let flags = flags.iter().map(|flag| flag.as_ref().to_owned()).collect();
+        Self { environment: Vec::new(), flags }
+    }
+}
+
+impl<S: AsRef<str>, const N: usize> From<&[S; N]> for CommandLine {
+    fn from(flags: &[S; N]) -> Self {
+        Self::from(flags.as_slice())
+    }
+}
+
+impl From<&CommandLine> for CommandLine {
+    fn from(line: &CommandLine) -> Self {
+        line.clone()
+    }
+}
+
 impl CommandLine {
     fn flag(&mut self, name: &str, value: &(impl ToString + ?Sized)) {
         self.flags.extend([name.to_owned(), value.to_string()]);

@@ -2,7 +2,8 @@
 
 use std::{
     env,
-    io::{self, IsTerminal as _, Write as _},
+    fs::File,
+    io::{self, BufWriter, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
@@ -14,12 +15,20 @@ use interceptor::parity::{
     backend::Backend,
     catalogue,
     proxy::ProxyKind,
-    report::Report,
+    random::{self, Draw, Found},
+    report::{Report, Verdict},
     runner::Runner,
     scenario::{Scenario, Set},
 };
 
+use super::output;
+
+mod given;
+mod junit;
 mod table;
+
+/// Connections made for a given capture: minutes of them at most.
+const MOST_GIVEN: usize = 300;
 
 /// Run every scenario under two backends on this machine, and print where they differ.
 ///
@@ -39,6 +48,18 @@ pub(super) struct Args {
     /// Only this part of the scenarios.
     #[arg(long, value_name = "SET")]
     set: Option<Set>,
+    /// Answer for this capture instead: flags of `apply` in one text, or what `import` prints.
+    #[arg(long, value_name = "FLAGS", allow_hyphen_values = true, conflicts_with_all = ["set", "netns"])]
+    capture: Option<String>,
+    /// Answer for the rules that a living pod has; they are read, and the pod is left alone.
+    #[arg(long, value_name = "PATH", conflicts_with = "set")]
+    netns: Option<PathBuf>,
+    /// Draw that many captures at random, each with a few connections, and stop at the first difference.
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["set", "capture", "netns", "filter", "baseline", "junit"])]
+    random: Option<u32>,
+    /// Where the random numbers begin; the same seed draws the same captures.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "random")]
+    seed: u64,
     /// Only scenarios whose name or connections contain this text.
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
@@ -51,6 +72,9 @@ pub(super) struct Args {
     /// Print the whole report as JSON.
     #[arg(long)]
     json: bool,
+    /// Write the report to this file as well, as the XML that CI systems read from `JUnit`.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,27 +86,74 @@ enum ProxyName {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let scenarios = select(args.set, &args.filter)?;
-    let backends: Vec<_> = args.baseline.into_iter().chain([args.left, args.right]).collect();
     let interceptor = env::current_exe().context("cannot find this program's own file")?;
-
     let runner = Runner { interceptor, proxy: proxy(args)? };
+    if let Some(count) = args.random {
+        return search(args, &runner, count);
+    }
+    let scenarios = select(args)?;
+    let backends: Vec<_> = args.baseline.into_iter().chain([args.left, args.right]).collect();
     for backend in &backends {
         runner.try_out(*backend)?;
     }
-    let progress = progress_bar(scenarios.len() * backends.len());
+    // A report that cannot be written is better known now than in some minutes.
+    let junit = args
+        .junit
+        .as_ref()
+        .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
+    let junit = junit.transpose()?;
+    let progress = progress_bar(scenarios.len() * backends.len(), "runs");
     let runs = runner.run_all(&scenarios, &backends, || progress.inc(1));
     progress.finish_and_clear();
 
     let report = Report::new(&scenarios, &backends, &runs);
+    if let Some(junit) = junit {
+        junit::write(&report, BufWriter::new(junit)).context("cannot write the JUnit report")?;
+    }
+    print(args, &report)?;
+    let compared = report.count(|verdict| !matches!(verdict, Verdict::Skipped(_)));
+    ensure!(compared > 0, "nothing was compared: every scenario was skipped");
+    Ok(if report.objections().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints the simplest random case on which the backends differ, if there is one.
+fn search(args: &Args, runner: &Runner, count: u32) -> anyhow::Result<ExitCode> {
+    let backends = [args.left, args.right];
+    for backend in backends {
+        runner.try_out(backend)?;
+    }
+    let progress = progress_bar(count as usize, "cases");
+    let draw = Draw { count, seed: args.seed };
+    let found = random::search(runner, backends, draw, || progress.inc(1))?;
+    progress.finish_and_clear();
+    match found {
+        Found::Nothing { connections } => {
+            output::line(format_args!(
+                "{count} captures drawn from seed {}, {connections} connections: {} and {} agree about all",
+                args.seed, args.left, args.right
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Found::Difference(example) => {
+            print(args, &example.report)?;
+            output::line(format_args!(
+                "case {} of seed {}, made as simple as this in {} attempts:\n{}",
+                example.case, args.seed, example.attempts, example.scenario.capture
+            ))?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn print(args: &Args, report: &Report) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut output, &report)?;
+        serde_json::to_writer_pretty(&mut output, report)?;
         writeln!(output)?;
     } else {
-        write!(output, "{}", table::render(&report, io::stdout().is_terminal()))?;
+        write!(output, "{}", table::render(report, io::stdout().is_terminal()))?;
     }
-    Ok(if report.objections().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }
 
 fn proxy(args: &Args) -> anyhow::Result<ProxyKind> {
@@ -94,21 +165,32 @@ fn proxy(args: &Args) -> anyhow::Result<ProxyKind> {
     }
 }
 
-fn select(set: Option<Set>, filter: &str) -> anyhow::Result<Vec<Scenario>> {
+fn select(args: &Args) -> anyhow::Result<Vec<Scenario>> {
+    let given = match (&args.capture, &args.netns) {
+        (Some(text), _) => Some(given::from_flags(text)?),
+        (None, Some(netns)) => Some(given::from_netns(netns)?),
+        (None, None) => None,
+    };
+    let all = match given {
+        Some(capture) => catalogue::scenarios_of(&capture, MOST_GIVEN),
+        None => catalogue::all(),
+    };
+    let filter = &args.filter;
     let wanted = |scenario: &Scenario| {
-        if set.is_some_and(|set| set != scenario.set) {
+        if args.set.map_or(scenario.set == Set::Bulk, |set| set != scenario.set) {
             return false;
         }
         let connections = scenario.connections.iter().map(ToString::to_string);
         connections.chain([scenario.name.clone()]).any(|text| text.contains(filter))
     };
-    let scenarios: Vec<_> = catalogue::all().into_iter().filter(wanted).collect();
+    let scenarios: Vec<_> = all.into_iter().filter(wanted).collect();
     ensure!(!scenarios.is_empty(), "no scenario contains {filter:?}: see them all with `interceptor parity`");
     Ok(scenarios)
 }
 
 /// Shown on a terminal only: indicatif draws nothing elsewhere.
-fn progress_bar(runs: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40.cyan/dim} {pos}/{len} runs {elapsed}");
-    ProgressBar::new(runs as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+fn progress_bar(steps: usize, unit: &str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template(&format!("{{bar:40.cyan/dim}} {{pos}}/{{len}} {unit} {{elapsed}}"));
+    ProgressBar::new(steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use super::{
     DatapathError,
-    enrol::{attach_steering, existing_link, make_maps, remove_pin},
+    attach::{attach_steering, existing_link, make_maps, remove_pin},
     maps::Maps,
     rights,
     state::State,

@@ -3,6 +3,7 @@
 //! It keeps no process: programs, links and maps are pinned in a folder of bpffs, and what is pinned is in force.
 
 mod adopt;
+mod attach;
 mod collect;
 mod enrol;
 mod error;
@@ -13,6 +14,7 @@ mod marked;
 mod neighbours;
 mod object;
 mod rehearsal;
+mod release;
 mod repair;
 mod rights;
 mod state;
@@ -23,16 +25,18 @@ mod tenure;
 mod trace;
 pub(crate) mod trial;
 mod upgrade;
+mod view;
 
 use std::path::PathBuf;
 
 pub use self::{
     collect::{Found, Tended, tend},
-    enrol::{Change, Enrolment, Listeners, Outcome, check_reach, enrol, release, release_cookie, uninstall},
+    enrol::{Change, Enrolment, Listeners, Outcome, check_reach, enrol},
     error::DatapathError,
     gauges::{Gauges, ListenerGauge, MapGauge, gauges},
     neighbours::{Neighbour, folder_of, neighbours},
     rehearsal::{Loading, rehearse},
+    release::{release, release_cookie, uninstall},
     state::BPFFS,
     status::{HookStatus, Status, WorkloadStatus, enforced, status},
     table::{DNS_PORT, Enforcement, Interfaces, PolicyTable},

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::{
     DatapathError,
-    enrol::remove_all,
     object::{CGROUP_HOOKS, Object, STEER},
+    release::remove_all,
     state::State,
 };
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     DatapathError, PolicyTable,
-    enrol::existing_link,
+    attach::existing_link,
     maps::Maps,
     object::{CGROUP_HOOKS, STEER},
     rights,

@@ -19,8 +19,9 @@ use aya::{maps::MapInfo, programs::ProgramInfo};
 
 use super::{
     DatapathError,
-    enrol::{remove_folder, remove_pin},
+    attach::remove_pin,
     object::{CGROUP_HOOKS, Object, STEER, digest},
+    release::remove_folder,
     state::{self, State},
     sys,
 };

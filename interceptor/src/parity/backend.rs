@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use super::{
     plan::{Family, Host, Place},
-    world::World,
+    world::{Namespace, World},
 };
 use crate::{
-    capture::{CaptureArgs, Detected},
+    capture::{Capture, CaptureArgs, CommandLine, Detected},
     datapath::BPFFS,
     nat,
 };
@@ -59,15 +59,118 @@ impl Backend {
         world: &World,
         interceptor: &Path,
         pod: Place,
-        capture: &[&str],
+        capture: impl Into<CommandLine>,
     ) -> anyhow::Result<()> {
-        match self {
-            Self::None => Ok(()),
-            Self::IptablesNft => restore(world, pod, capture, "nft"),
-            Self::IptablesLegacy => restore(world, pod, capture, "legacy"),
-            Self::Ebpf | Self::Iptables | Self::Nft => enrol(self, world, interceptor, pod, capture),
+        let line = capture.into();
+        if self.iptables().is_some() {
+            if settle(world.namespace(pod)?, &line)?.ipv6 {
+                // istio-iptables does so too: unlike 127.0.0.6, the IPv6 source of the proxy is no address of its own
+                // accord.
+                world.add_to_loopback(pod, Host::Loopback(6).address(Family::V6))?;
+            }
+        } else if self != Self::None {
+            let mut uninstall = Command::new(interceptor);
+            uninstall.arg("--state-dir").arg(state_dir(world)).arg("uninstall");
+            world.on_close(Box::new(move || succeed(&uninstall.output()?, "interceptor uninstall")))?;
+        }
+        self.intercept(world, interceptor, pod, &line)
+    }
+
+    /// The commands that put a namespace under interception, in their order; without the routes that TPROXY needs.
+    pub fn steps(
+        self,
+        world: &World,
+        interceptor: &Path,
+        namespace: &Namespace,
+        capture: impl Into<CommandLine>,
+    ) -> anyhow::Result<Vec<Step>> {
+        let line = capture.into();
+        match self.iptables() {
+            Some(kind) => Ok(restore(&settle(namespace, &line)?, kind)),
+            None if self == Self::None => Ok(Vec::new()),
+            None => Ok(vec![self.enrol(world, interceptor, namespace, &line)]),
         }
     }
+
+    /// Puts another capture in force on a pod that is under interception.
+    pub(super) fn change(
+        self,
+        world: &World,
+        interceptor: &Path,
+        pod: Place,
+        line: &CommandLine,
+    ) -> anyhow::Result<()> {
+        if let Some(kind) = self.iptables() {
+            empty(world, pod, kind)?;
+        }
+        self.intercept(world, interceptor, pod, line)
+    }
+
+    /// Ends interception of a pod.
+    pub(super) fn release(self, world: &World, interceptor: &Path, pod: Place) -> anyhow::Result<()> {
+        match self.iptables() {
+            Some(kind) => empty(world, pod, kind),
+            None if self == Self::None => Ok(()),
+            None => {
+                let mut release = Command::new(interceptor);
+                release.arg("--state-dir").arg(state_dir(world)).arg("release");
+                release.arg("--netns").arg(world.namespace(pod)?.path());
+                run(world, None, &mut release, "")
+            }
+        }
+    }
+
+    /// The kind of iptables that holds Istio's own rules, under the backends that are Istio.
+    fn iptables(self) -> Option<&'static str> {
+        match self {
+            Self::IptablesNft => Some("nft"),
+            Self::IptablesLegacy => Some("legacy"),
+            Self::None | Self::Ebpf | Self::Iptables | Self::Nft => None,
+        }
+    }
+
+    fn intercept(
+        self,
+        world: &World,
+        interceptor: &Path,
+        pod: Place,
+        line: &CommandLine,
+    ) -> anyhow::Result<()> {
+        let namespace = world.namespace(pod)?;
+        for mut step in self.steps(world, interceptor, namespace, line.clone())? {
+            run(world, step.inside.then_some(pod), &mut step.command, &step.input)?;
+        }
+        if self.iptables().is_some() {
+            let capture = settle(namespace, line)?;
+            namespace.enter(|| Ok(nat::load::add_routes(&capture)?))?;
+        }
+        Ok(())
+    }
+
+    fn enrol(self, world: &World, interceptor: &Path, namespace: &Namespace, line: &CommandLine) -> Step {
+        let mut apply = Command::new(interceptor);
+        apply.arg("--state-dir").arg(state_dir(world)).arg("apply").args(&line.flags);
+        apply.args(["--backend", &self.to_string()]);
+        if self == Self::Iptables {
+            apply.arg("--reconcile");
+        }
+        // The environment of whoever runs this is no part of the scenario, but for the way to the tools.
+        apply.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
+        apply.envs(line.environment.iter().map(|(name, value)| (name, value)));
+        apply.arg("--netns").arg(namespace.path()).arg("--cgroup").arg(world.cgroup());
+        Step { command: apply, input: String::new(), inside: false }
+    }
+}
+
+/// One command that changes what is intercepted.
+#[derive(Debug)]
+pub struct Step {
+    /// The command.
+    pub command: Command,
+    /// What it reads from its standard input.
+    pub input: String,
+    /// Whether it must run inside the namespace.
+    pub inside: bool,
 }
 
 /// Where the eBPF backend keeps a world's state.
@@ -84,46 +187,36 @@ struct Flags {
     capture: CaptureArgs,
 }
 
-/// Loads Istio's rules for the capture with the tools of one kind.
-fn restore(world: &World, pod: Place, flags: &[&str], kind: &str) -> anyhow::Result<()> {
-    let capture = Flags::try_parse_from(flags).context("the scenario's capture flags are wrong")?.capture;
-    let detected =
-        world.namespace(pod)?.enter(|| Ok(Detected { environment: BTreeMap::new(), ..Detected::here()? }))?;
-    let capture = capture.capture(&detected)?;
-    if capture.ipv6 {
-        // istio-iptables does so too: unlike 127.0.0.6, the IPv6 source of the proxy is no address of its own accord.
-        world.add_to_loopback(pod, Host::Loopback(6).address(Family::V6))?;
-    }
-    let rules = nat::generate(&capture);
-    for (program, entries) in [("iptables", &rules.v4), ("ip6tables", &rules.v6)] {
-        if !entries.is_empty() {
-            let mut command = Command::new(format!("{program}-{kind}-restore"));
-            // The legacy tools share one lock on the whole machine; waiting for it is bounded.
-            command.args(["--noflush", "--wait", "30"]);
-            run(world, Some(pod), &mut command, &nat::restore::text(entries))?;
-        }
-    }
-    Ok(())
+/// The capture that a command line makes in a namespace.
+pub(super) fn settle(namespace: &Namespace, line: &CommandLine) -> anyhow::Result<Capture> {
+    let flags = Flags::try_parse_from(&line.flags).context("the scenario's capture flags are wrong")?;
+    let environment: BTreeMap<_, _> =
+        line.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let detected = namespace.enter(|| Ok(Detected { environment, ..Detected::here()? }))?;
+    Ok(flags.capture.capture(&detected)?)
 }
 
-fn enrol(
-    backend: Backend,
-    world: &World,
-    interceptor: &Path,
-    pod: Place,
-    capture: &[&str],
-) -> anyhow::Result<()> {
-    let state = state_dir(world);
-    let mut uninstall = Command::new(interceptor);
-    uninstall.arg("--state-dir").arg(&state).arg("uninstall");
-    world.on_close(Box::new(move || succeed(&uninstall.output()?, "interceptor uninstall")))?;
+/// Loads Istio's rules for the capture with the tools of one kind.
+fn restore(capture: &Capture, kind: &str) -> Vec<Step> {
+    let rules = nat::generate(capture);
+    let families = [("iptables", &rules.v4), ("ip6tables", &rules.v6)];
+    let steps = families.into_iter().filter(|(_, entries)| !entries.is_empty()).map(|(program, entries)| {
+        let mut command = Command::new(format!("{program}-{kind}-restore"));
+        // The legacy tools share one lock on the whole machine; waiting for it is bounded.
+        command.args(["--noflush", "--wait", "30"]);
+        Step { command, input: nat::restore::text(entries), inside: true }
+    });
+    steps.collect()
+}
 
-    let mut apply = Command::new(interceptor);
-    apply.arg("--state-dir").arg(&state).arg("apply").args(capture).args(["--backend", &backend.to_string()]);
-    // The environment of whoever runs this is no part of the scenario, but for the way to the tools.
-    apply.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
-    apply.arg("--netns").arg(world.namespace(pod)?.path()).arg("--cgroup").arg(world.cgroup());
-    run(world, None, &mut apply, "")
+/// Removes every rule and chain.
+fn empty(world: &World, pod: Place, kind: &str) -> anyhow::Result<()> {
+    let text = ["raw", "mangle", "nat"].map(|table| format!("*{table}\nCOMMIT\n")).concat();
+    for program in ["iptables", "ip6tables"] {
+        let mut command = Command::new(format!("{program}-{kind}-restore"));
+        run(world, Some(pod), command.args(["--wait", "30"]), &text)?;
+    }
+    Ok(())
 }
 
 fn run(world: &World, place: Option<Place>, command: &mut Command, input: &str) -> anyhow::Result<()> {

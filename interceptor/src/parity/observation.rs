@@ -1,13 +1,16 @@
 //! What the ends of one connection saw, as facts that can be compared between two worlds.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
-use nix::errno::Errno;
 use serde::Serialize;
 
 use super::{
-    actor::protocol::{Answer, Connected, Datagram, Outcome, Seen, Sighting},
+    actor::{
+        protocol::{Answer, Connected, Datagram, Outcome, Seen, Shorts, Sighting},
+        socket::error_name,
+    },
     plan,
+    program::Fetched,
 };
 
 /// Everything app, proxies and servers saw of one connection.
@@ -26,8 +29,28 @@ pub struct Raw {
 pub enum ClientSaw {
     /// A TCP connection and, if it was made, the answer over it.
     Stream(Connected, Option<Outcome<Answer>>),
-    /// A datagram.
+    /// A later answer over a connection made before.
+    Again(Outcome<Answer>),
+    /// Datagrams.
     Datagram(Datagram),
+    /// Short connections, one after the other.
+    Shorts(Shorts),
+    /// A program of somebody else's.
+    Program(Fetched),
+    /// The exit code of a validation.
+    Validated(Option<i32>),
+}
+
+impl ClientSaw {
+    /// The client's own address, where there is one.
+    fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Stream(connected, _) => connected.seen.local.ok(),
+            Self::Datagram(datagram) => datagram.local.ok(),
+            Self::Program(Fetched::Page { local, .. }) => Some(*local),
+            Self::Program(Fetched::Error(_)) | Self::Shorts(_) | Self::Again(_) | Self::Validated(_) => None,
+        }
+    }
 }
 
 /// One comparable fact: `proxy.peer` is `pod:src`.
@@ -50,11 +73,7 @@ impl Observation {
     /// Puts what was seen into words that do not depend on the run.
     #[must_use]
     pub fn new(raw: &Raw) -> Self {
-        let local = match &raw.client {
-            ClientSaw::Stream(connected, _) => connected.seen.local,
-            ClientSaw::Datagram(datagram) => datagram.local,
-        };
-        let client = local.ok().map(|local| local.port());
+        let client = raw.client.local().map(|local| local.port());
         let onward = raw.proxies.iter().filter_map(|sighting| Some((sighting.onward?.ok()?.port(), "new")));
         let onward: Vec<_> = onward.collect();
         let client: Vec<_> = client.map(|port| (port, "src")).into_iter().collect();
@@ -62,7 +81,23 @@ impl Observation {
         let mut facts = Facts(Vec::new());
         match &raw.client {
             ClientSaw::Stream(connected, answer) => facts.add_stream(connected, answer.as_ref()),
+            ClientSaw::Again(answer) => facts.add_answer(Some(answer)),
             ClientSaw::Datagram(datagram) => facts.add_datagram(datagram),
+            ClientSaw::Shorts(Shorts { answered, failed }) => {
+                facts.add("app.answered", answered.to_string());
+                facts.add("app.failed", failed.map_or_else(|| "none".to_owned(), error_name));
+                facts.add_crowd("proxy", &raw.proxies.iter().collect::<Vec<_>>());
+                facts.add_crowd(
+                    "server",
+                    &raw.servers.iter().map(|(_, sighting)| sighting).collect::<Vec<_>>(),
+                );
+                return Self { facts: facts.0 };
+            }
+            ClientSaw::Program(fetched) => facts.add_page(fetched),
+            ClientSaw::Validated(code) => {
+                let told = code.map_or_else(|| "killed".to_owned(), |code| format!("validated with {code}"));
+                facts.add("app.connect", told);
+            }
         }
         facts.add("proxy.accepted", raw.proxies.len().to_string());
         // A connection that passes the proxy twice is written down in no certain order.
@@ -103,6 +138,13 @@ impl Facts {
         self.add("app.peer", told(peer, fixed));
         self.add("app.original_v4", told(original_v4, fixed));
         self.add("app.original_v6", told(original_v6, fixed));
+        if connected.outcome.is_err() {
+            self.add("app.failed", if connected.at_once { "at once" } else { "at the deadline" }.to_owned());
+        }
+        self.add_answer(answer);
+    }
+
+    fn add_answer(&mut self, answer: Option<&Outcome<Answer>>) {
         self.add(
             "app.answer",
             match answer {
@@ -115,13 +157,47 @@ impl Facts {
     }
 
     fn add_datagram(&mut self, datagram: &Datagram) {
-        let (answer, from) = match &datagram.answer {
-            Ok((answer, from)) => (answer.clone(), fixed(*from)),
-            Err(error) => (error_name(*error), "nobody".to_owned()),
-        };
         self.add("app.local", told(datagram.local, |local| chosen(local, "src")));
-        self.add("app.answer", answer);
-        self.add("app.from", from);
+        if let Some(peer) = datagram.peer {
+            self.add("app.peer", told(peer, fixed));
+        }
+        for answer in &datagram.answers {
+            let (answer, from) = match answer {
+                Ok((answer, from)) => (answer.clone(), fixed(*from)),
+                Err(error) => (error_name(*error), "nobody".to_owned()),
+            };
+            self.add("app.answer", answer);
+            self.add("app.from", from);
+        }
+    }
+
+    fn add_page(&mut self, fetched: &Fetched) {
+        match fetched {
+            Fetched::Page { local, peer, answer } => {
+                self.add("app.connect", "ok".to_owned());
+                self.add("app.local", chosen(*local, "src"));
+                self.add("app.peer", fixed(*peer));
+                self.add("app.answer", answer.clone());
+            }
+            Fetched::Error(error) => self.add("app.connect", error.clone()),
+        }
+    }
+
+    /// Of many connections: how many there were, and everything that any of them showed.
+    fn add_crowd(&mut self, who: &str, sightings: &[&Sighting]) {
+        self.add(&format!("{who}.accepted"), sightings.len().to_string());
+        let mut each = Self(Vec::new());
+        for sighting in sightings {
+            let mut one = Self(Vec::new());
+            one.add_sighting(who, sighting, &[(sighting.from.port(), "src")]);
+            each.0.extend(one.0);
+        }
+        for name in ["listener", "from", "local", "peer", "original_v4", "original_v6", "onward"] {
+            let name = format!("{who}.{name}");
+            let values: BTreeSet<_> =
+                each.0.iter().filter(|fact| fact.name == name).map(|fact| fact.value.as_str()).collect();
+            self.add(&name, values.into_iter().collect::<Vec<_>>().join(", "));
+        }
     }
 
     /// `callers` are the ports that a caller may show here, by role.
@@ -158,9 +234,4 @@ fn chosen(address: SocketAddr, role: &str) -> String {
 
 fn told<T>(outcome: Outcome<T>, name: impl FnOnce(T) -> String) -> String {
     outcome.map_or_else(error_name, name)
-}
-
-/// `ECONNREFUSED` and the like.
-fn error_name(errno: i32) -> String {
-    format!("{:?}", Errno::from_raw(errno))
 }

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use interceptor_ebpf::abi::Address;
 use serde::Serialize;
 
 /// Address family of a connection.
@@ -80,17 +81,30 @@ pub enum Host {
     Loopback(u8),
     /// An address that no host of the world has.
     Nowhere,
+    /// Any address; the peer has it, where the world's peer is everywhere.
+    At(IpAddr),
 }
 
 impl Host {
     /// The address in the given family.
     #[must_use]
     pub const fn address(self, family: Family) -> IpAddr {
-        match family {
-            Family::V4 => IpAddr::V4(self.v4()),
-            Family::V6 => IpAddr::V6(self.v6()),
-            Family::Mapped => IpAddr::V6(self.v4().to_ipv6_mapped()),
+        match (self, family) {
+            (Self::At(IpAddr::V4(v4)), Family::Mapped) => IpAddr::V6(v4.to_ipv6_mapped()),
+            (Self::At(address), _) => address,
+            (_, Family::V4) => IpAddr::V4(self.v4()),
+            (_, Family::V6) => IpAddr::V6(self.v6()),
+            (_, Family::Mapped) => IpAddr::V6(self.v4().to_ipv6_mapped()),
         }
+    }
+
+    /// Whether packets to it never leave the pod.
+    #[must_use]
+    pub fn is_local_to_pod(self, family: Family) -> bool {
+        let address = self.address(family).to_canonical();
+        address.is_loopback()
+            || address == Self::Loopback(6).address(Family::V6)
+            || [Family::V4, Family::V6].iter().any(|family| address == Self::Pod.address(*family))
     }
 
     const fn v4(self) -> Ipv4Addr {
@@ -100,7 +114,7 @@ impl Host {
             Self::Peer => Ipv4Addr::new(10, 77, 1, 1),
             Self::Service(n) => Ipv4Addr::new(10, 88, 0, n),
             Self::Loopback(n) => Ipv4Addr::new(127, 0, 0, n),
-            Self::Nowhere => Ipv4Addr::new(192, 0, 2, 1),
+            Self::Nowhere | Self::At(_) => Ipv4Addr::new(192, 0, 2, 1),
         }
     }
 
@@ -111,7 +125,7 @@ impl Host {
             Self::Peer => Ipv6Addr::new(0xfd77, 1, 0, 0, 0, 0, 0, 1),
             Self::Service(n) => Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, n as u16),
             Self::Loopback(n) => Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, n as u16),
-            Self::Nowhere => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+            Self::Nowhere | Self::At(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
         }
     }
 }
@@ -132,9 +146,17 @@ pub fn name(address: IpAddr) -> String {
     if let Some((name, _)) = named.iter().find(|(_, host)| host.address(family) == address) {
         return (*name).to_owned();
     }
+    if is_spread(address) {
+        return "spread".to_owned();
+    }
     (1..=SERVICES)
         .find(|n| Host::Service(*n).address(family) == address)
         .map_or_else(|| address.to_string(), |n| format!("service{n}"))
+}
+
+/// Whether eBPF makes the address stand for another one, as the README says: 127.128.0.0/9 and an IPv6 prefix.
+pub(super) fn is_spread(address: IpAddr) -> bool {
+    Address::from(address).is_spread()
 }
 
 /// A host and a port in one, with brackets where the host has colons itself.

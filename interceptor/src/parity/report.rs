@@ -18,6 +18,16 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
+/// Why a scenario was not run: something is missing here that only it needs.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Skip(pub String);
+
+/// The backend's refusal of a capture that a scenario says it refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("refused: {0}")]
+pub struct Refusal(pub String);
+
 /// One connection under every backend.
 #[derive(Debug, Serialize)]
 pub struct Row {
@@ -43,6 +53,8 @@ pub enum Verdict {
     Different(Vec<Difference>),
     /// One side could not be observed.
     Failed,
+    /// It was not run, for this reason.
+    Skipped(String),
 }
 
 /// One fact in which right differs from left.
@@ -67,6 +79,11 @@ impl Report {
         Self { backends: backends.to_vec(), rows }
     }
 
+    /// How many rows have a verdict of a kind.
+    pub fn count(&self, kind: impl Fn(&Verdict) -> bool) -> usize {
+        self.rows.iter().filter(|row| kind(&row.verdict)).count()
+    }
+
     /// Rows that speak against right being like left.
     pub fn objections(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| matches!(row.verdict, Verdict::Different(_) | Verdict::Failed))
@@ -82,7 +99,10 @@ fn rows(scenario: &Scenario, backends: &[Backend], runs: &[Run]) -> Vec<Row> {
                 Err(error) => Err(format!("{error:#}")),
             })
             .collect();
+        let skip = runs.iter().find_map(|run| run.as_ref().err()?.downcast_ref::<Skip>());
         let verdict = match (backends, seen.as_slice()) {
+            _ if skip.is_some() => Verdict::Skipped(skip.map(ToString::to_string).unwrap_or_default()),
+            _ if scenario.refused.is_some() => refusal(scenario, backends, runs),
             ([.., left, right], [.., Ok(on_left), Ok(on_right)]) => {
                 compare(&scenario.expected, index, (*left, on_left), (*right, on_right))
             }
@@ -91,6 +111,29 @@ fn rows(scenario: &Scenario, backends: &[Backend], runs: &[Run]) -> Vec<Row> {
         Row { scenario: scenario.name.clone(), connection: connection.to_string(), seen, verdict }
     };
     scenario.connections.iter().enumerate().map(row).collect()
+}
+
+/// The verdict about a capture that eBPF must refuse, and nat must not.
+fn refusal(scenario: &Scenario, backends: &[Backend], runs: &[Run]) -> Verdict {
+    let word = |run: &Run| match run {
+        Ok(_) => Some("in force"),
+        Err(error) if error.is::<Refusal>() => Some("refused"),
+        Err(_) => None,
+    };
+    let ([.., left, right], [.., on_left, on_right]) = (backends, runs) else { return Verdict::Failed };
+    let (Some(on_left), Some(on_right)) = (word(on_left), word(on_right)) else { return Verdict::Failed };
+    let wanted = |backend| if backend == Backend::Ebpf { "refused" } else { "in force" };
+    let as_pinned = on_left == wanted(*left) && on_right == wanted(*right);
+    if as_pinned && on_left == on_right {
+        return Verdict::Equal;
+    }
+    let difference = Difference {
+        fact: "capture".to_owned(),
+        left: on_left.to_owned(),
+        right: on_right.to_owned(),
+        reason: scenario.refused.filter(|_| as_pinned),
+    };
+    if as_pinned { Verdict::Explained(vec![difference]) } else { Verdict::Different(vec![difference]) }
 }
 
 /// Compares fact by fact. A fact with a pinned difference must have exactly the pinned values, so one that has

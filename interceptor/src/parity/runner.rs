@@ -1,9 +1,7 @@
 //! Scenarios brought to life, one world each.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
     iter,
-    net::SocketAddr,
     num::NonZero,
     path::PathBuf,
     sync::{
@@ -16,13 +14,13 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    actor::Actor,
     backend::Backend,
-    catalogue::{APP_PORTS, DATAGRAM_PORTS, INJECTED, SERVICE_PORTS, server_name},
-    observation::{ClientSaw, Observation, Raw},
-    plan::{Family, Place},
-    proxy::{Proxy, ProxyKind},
-    scenario::{APP, Client, Connection, Endpoint, Protocol, Scenario},
+    catalogue::INJECTED,
+    observation::Observation,
+    plan::Place,
+    proxy::ProxyKind,
+    scenario::Scenario,
+    stage::Stage,
     world::{Layout, World},
 };
 
@@ -93,80 +91,5 @@ impl Runner {
         drop(stage);
         world.close()?;
         Ok(observations)
-    }
-}
-
-/// A world with its proxies and servers up, and the clients started so far.
-struct Stage<'w> {
-    runner: &'w Runner,
-    world: &'w World,
-    proxies: Vec<Box<dyn Proxy>>,
-    servers: Vec<(&'static str, Actor)>,
-    clients: HashMap<Client, Actor>,
-}
-
-impl<'w> Stage<'w> {
-    /// Intercepts the pods, then starts proxies and servers: the order in which a pod starts.
-    fn set(
-        runner: &'w Runner,
-        world: &'w World,
-        scenario: &Scenario,
-        backend: Backend,
-    ) -> anyhow::Result<Self> {
-        let mut stage =
-            Self { runner, world, proxies: Vec::new(), servers: Vec::new(), clients: HashMap::new() };
-        let pods = [Some(Place::Pod), scenario.layout.second_pod.then_some(Place::SecondPod)];
-        for pod in pods.into_iter().flatten() {
-            backend.apply(world, &runner.interceptor, pod, &scenario.capture)?;
-            if scenario.proxy_runs {
-                stage.proxies.push(runner.proxy.start(world, &runner.interceptor, pod)?);
-            }
-            stage.serve(pod, &APP_PORTS, &[])?;
-        }
-        stage.serve(Place::Peer, &SERVICE_PORTS, &DATAGRAM_PORTS)?;
-        Ok(stage)
-    }
-
-    fn serve(&mut self, place: Place, tcp: &[u16], udp: &[u16]) -> anyhow::Result<()> {
-        let any = |ports: &[u16]| -> Vec<_> {
-            let both = |port: &u16| [Family::V4, Family::V6].map(|f| SocketAddr::new(f.unspecified(), *port));
-            ports.iter().flat_map(both).collect()
-        };
-        let mut server = Actor::start(self.world, &self.runner.interceptor, place, APP.owner)?;
-        let name = server_name(place);
-        server.serve(name, &any(tcp), &any(udp))?;
-        self.servers.push((name, server));
-        Ok(())
-    }
-
-    /// Makes a connection, and collects what all ends saw of it.
-    ///
-    /// Whoever accepts it writes that down before its client gets an answer, an end or an error from there, so
-    /// everything is written down by the time the client is through.
-    fn make(&mut self, connection: &Connection, id: u32) -> anyhow::Result<Raw> {
-        let client = match self.clients.entry(connection.client) {
-            Entry::Occupied(client) => client.into_mut(),
-            Entry::Vacant(vacant) => {
-                let Client { place, owner } = connection.client;
-                vacant.insert(Actor::start(self.world, &self.runner.interceptor, place, owner)?)
-            }
-        };
-        let to = connection.to.address();
-        let client = match connection.protocol {
-            Protocol::Tcp => {
-                let connected = client.connect(id, to, connection.bind.map(Endpoint::address))?;
-                let answer = connected.outcome.is_ok().then(|| client.ask(id, "hello")).transpose()?;
-                ClientSaw::Stream(connected, answer)
-            }
-            Protocol::Udp => ClientSaw::Datagram(client.datagram(to, "hello")?),
-        };
-        let mut raw = Raw { client, proxies: Vec::new(), servers: Vec::new() };
-        for proxy in &mut self.proxies {
-            raw.proxies.extend(proxy.sightings()?);
-        }
-        for (name, server) in &mut self.servers {
-            raw.servers.extend(server.sightings()?.into_iter().map(|sighting| (*name, sighting)));
-        }
-        Ok(raw)
     }
 }

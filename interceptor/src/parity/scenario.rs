@@ -5,30 +5,45 @@ use std::{fmt, net::SocketAddr};
 use clap::ValueEnum;
 
 use super::{
-    actor::Owner,
+    actor::{Owner, protocol::Conversation},
     backend::Backend,
     observation::Fact,
     plan::{self, Family, Host, Place},
+    program::Program,
     world::Layout,
 };
+use crate::capture::CommandLine;
 
 /// Some connections in one world, made one after the other and all kept open to the end.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// What it is about, in plain words; no two scenarios have the same.
     pub name: String,
-    /// What is intercepted of each pod, as flags of `interceptor apply`.
-    pub capture: Vec<&'static str>,
+    /// What is intercepted of each pod, as `interceptor apply` takes it.
+    pub capture: CommandLine,
     /// What the world consists of.
     pub layout: Layout,
-    /// Whether the proxies run; if not, nothing listens on their ports.
-    pub proxy_runs: bool,
+    /// What the proxies do.
+    pub sidecar: Sidecar,
     /// The connections in the order in which they are made.
     pub connections: Vec<Connection>,
     /// Differences between nat and eBPF that are meant to be.
     pub expected: Vec<Expected>,
+    /// Why eBPF refuses the capture, in words that its refusal contains; most are not refused.
+    pub refused: Option<&'static str>,
     /// Which part of the catalogue it belongs to.
     pub set: Set,
+}
+
+/// What a scenario's proxies do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sidecar {
+    /// They accept and connect on.
+    Runs,
+    /// They are not there: nothing listens on their ports.
+    Dead,
+    /// They listen, but never accept, and few connections can wait for them.
+    Mute,
 }
 
 /// A part of the catalogue.
@@ -40,19 +55,82 @@ pub enum Set {
     Families,
     /// Other captures: every flag, from both sides of its boundary.
     Captures,
+    /// Every first and last address and port of lists and ranges, and their neighbours.
+    Boundaries,
+    /// DNS queries, intercepted and not.
+    Dns,
+    /// The injected pod's connections in TPROXY mode.
+    Tproxy,
+    /// What travels over a connection, and how it ends.
+    Streams,
+    /// Connections while captures change and proxies come and go.
+    Changes,
+    /// Programs of others as the application: curl, Python, Java, Node, Go.
+    Programs,
+    /// Transfers of 1 GiB; only run when named.
+    Bulk,
 }
 
 /// One connection, or one datagram and its answer.
 #[derive(Clone, Debug)]
 pub struct Connection {
+    /// What happens before.
+    pub first: Option<Event>,
     /// Who makes it.
     pub client: Client,
-    /// TCP or UDP.
-    pub protocol: Protocol,
+    /// What is done.
+    pub deed: Deed,
     /// What the client's socket is bound to first.
     pub bind: Option<Endpoint>,
     /// Where it goes.
     pub to: Endpoint,
+}
+
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Connects over TCP, and asks one line.
+    Ask,
+    /// Connects over TCP, and says nothing.
+    Open,
+    /// Asks one line over the connection of that index.
+    Again(u32),
+    /// Connects over TCP, and says more.
+    Converse(Conversation),
+    /// Makes that many TCP connections, one after the other, each with one line asked.
+    Shorts(u32),
+    /// Sends a datagram, and waits for an answer.
+    Datagram,
+    /// The same over a connected socket.
+    ConnectedDatagram,
+    /// Sends a datagram to each of two places from one socket, then waits for the answers.
+    Datagrams(Endpoint),
+    /// Fetches a page by a program of somebody else's.
+    Fetch(Program),
+    /// Has the product find out whether interception works, as Istio's validation container does: it takes the place
+    /// of the proxy, which must not be there, and goes nowhere else.
+    Validate,
+}
+
+impl Deed {
+    /// Whether it is done over TCP.
+    #[must_use]
+    pub fn is_tcp(self) -> bool {
+        !matches!(self, Self::Datagram | Self::ConnectedDatagram | Self::Datagrams(_))
+    }
+}
+
+/// What happens between connections, to every pod.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Another capture is put in force.
+    Capture(CommandLine),
+    /// Interception ends.
+    Release,
+    /// The proxies are killed.
+    ProxiesEnd,
+    /// The proxies are started.
+    ProxiesStart,
 }
 
 /// A process that connects.
@@ -76,15 +154,6 @@ pub const PROXY_GROUP: Client = Client { place: Place::Pod, owner: Owner { uid: 
 pub const SECOND_APP: Client = Client { place: Place::SecondPod, owner: APP.owner };
 /// Somebody on another host.
 pub const REMOTE: Client = Client { place: Place::Peer, owner: APP.owner };
-
-/// TCP or UDP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// A connection, with one line asked and answered over it.
-    Tcp,
-    /// A datagram and its answer.
-    Udp,
-}
 
 /// An address and port of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,9 +217,24 @@ impl fmt::Display for Connection {
             write!(f, " from {bind}")?;
         }
         write!(f, " → {}", self.to)?;
-        match self.protocol {
-            Protocol::Tcp => Ok(()),
-            Protocol::Udp => f.write_str(" (UDP)"),
+        match self.deed {
+            Deed::Ask => Ok(()),
+            Deed::Open => f.write_str(" (says nothing)"),
+            Deed::Again(_) => f.write_str(" (asks once more)"),
+            Deed::Converse(how) => write!(f, " ({how:?})"),
+            Deed::Shorts(count) => write!(f, " ({count} times)"),
+            Deed::Datagram => f.write_str(" (UDP)"),
+            Deed::ConnectedDatagram => f.write_str(" (UDP, connected)"),
+            Deed::Datagrams(other) => write!(f, " and {other} (UDP)"),
+            Deed::Fetch(program) => write!(f, " (by {program})"),
+            Deed::Validate => f.write_str(" (validation)"),
+        }?;
+        match &self.first {
+            None => Ok(()),
+            Some(Event::Capture(_)) => f.write_str(", after the capture changed"),
+            Some(Event::Release) => f.write_str(", after interception ended"),
+            Some(Event::ProxiesEnd) => f.write_str(", after the proxy died"),
+            Some(Event::ProxiesStart) => f.write_str(", after the proxy was started"),
         }
     }
 }

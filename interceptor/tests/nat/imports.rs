@@ -10,12 +10,12 @@ use interceptor::{
         import::{ImportError, import},
         parse, restore,
     },
+    parity::random::captures::capture,
 };
 use proptest::prelude::*;
 
 use crate::{
     agreement::{difference, rules_of, tests_of},
-    captures::capture,
     golden::{Golden, parse_flags},
 };
 

@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "a test says why it is skipped and how much it compared")]
 
 mod agreement;
-mod captures;
 mod golden;
 mod goldens;
 mod imports;

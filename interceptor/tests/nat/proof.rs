@@ -5,12 +5,12 @@ use std::{ops::ControlFlow, thread};
 use interceptor::{
     capture::PortRange,
     nat::{Loaded, Outcome, Rule, Target, Test, classes::Classes, evaluate},
+    parity::random::captures::capture,
 };
 use proptest::prelude::*;
 
 use crate::{
     agreement::{Rules, difference, rules_of, tests_of},
-    captures::capture,
     golden::Golden,
 };
 

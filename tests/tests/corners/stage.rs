@@ -144,7 +144,7 @@ impl Corner {
     fn apply(&self, world: &World, backend: Backend) -> anyhow::Result<()> {
         let ebpf_flags = if backend == Backend::Ebpf { self.ebpf_flags } else { &[] };
         let flags = [INJECTED.as_slice(), &["--dual-stack"], self.flags, ebpf_flags].concat();
-        backend.apply(world, &interceptor(), Place::Pod, &flags)
+        backend.apply(world, &interceptor(), Place::Pod, flags.as_slice())
     }
 
     fn compare(

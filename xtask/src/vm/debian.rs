@@ -31,9 +31,12 @@ impl Apt {
     pub(super) fn open(refresh: bool, progress: &ProgressBar) -> Result<Self> {
         let root = folder().join("apt");
         let apt = Self { config: root.join("apt.conf") };
-        let is_new = !apt.config.exists();
+        // It names folders by their full paths: one that was moved along with its tree counts as none.
+        let config = configuration(&root);
+        let is_new = fs::read_to_string(&apt.config).ok().as_ref() != Some(&config);
         if is_new {
-            apt.prepare(&root)?;
+            prepare(&root)?;
+            fs::write(&apt.config, config).context("cannot write apt's configuration")?;
         }
         if (is_new || refresh)
             && let Err(error) = apt.update(progress)
@@ -104,38 +107,33 @@ impl Apt {
         command.env("APT_CONFIG", &self.config).stdin(Stdio::null());
         command
     }
+}
 
-    fn prepare(&self, root: &Path) -> Result<()> {
-        let mirrors = Mirrors::of_this_system()?;
-        for part in [
-            "etc/parts",
-            "etc/sources.d",
-            "etc/preferences.d",
-            "state/lists/partial",
-            "cache/archives/partial",
-        ] {
-            fs::create_dir_all(root.join(part)).context("cannot make apt's folders")?;
-        }
-        let mut sources = Vec::new();
-        for release in RELEASES {
-            sources.push(format!("deb [signed-by={KEYRING}] {} {release} main\n", mirrors.main));
-            if !release.ends_with("-backports") {
-                sources.push(format!(
-                    "deb [signed-by={KEYRING}] {} {release}-security main\n",
-                    mirrors.security
-                ));
-            }
-        }
-        fs::write(root.join("etc/sources.list"), sources.concat()).context("cannot write apt's sources")?;
-        let root = root.display();
-        let config = format!(
-            "Dir::Etc \"{root}/etc\";\nDir::Etc::sourcelist \"sources.list\";\nDir::Etc::sourceparts \"sources.d\";\n\
-             Dir::Etc::parts \"parts\";\nDir::State \"{root}/state\";\nDir::State::status \"/var/lib/dpkg/status\";\n\
-             Dir::Cache \"{root}/cache\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
-             Acquire::http::Timeout \"20\";\nAcquire::https::Timeout \"20\";\nAcquire::Retries \"1\";\n"
-        );
-        fs::write(&self.config, config).context("cannot write apt's configuration")
+fn prepare(root: &Path) -> Result<()> {
+    let mirrors = Mirrors::of_this_system()?;
+    for part in
+        ["etc/parts", "etc/sources.d", "etc/preferences.d", "state/lists/partial", "cache/archives/partial"]
+    {
+        fs::create_dir_all(root.join(part)).context("cannot make apt's folders")?;
     }
+    let mut sources = Vec::new();
+    for release in RELEASES {
+        sources.push(format!("deb [signed-by={KEYRING}] {} {release} main\n", mirrors.main));
+        if !release.ends_with("-backports") {
+            sources.push(format!("deb [signed-by={KEYRING}] {} {release}-security main\n", mirrors.security));
+        }
+    }
+    fs::write(root.join("etc/sources.list"), sources.concat()).context("cannot write apt's sources")
+}
+
+fn configuration(root: &Path) -> String {
+    let root = root.display();
+    format!(
+        "Dir::Etc \"{root}/etc\";\nDir::Etc::sourcelist \"sources.list\";\nDir::Etc::sourceparts \"sources.d\";\n\
+         Dir::Etc::parts \"parts\";\nDir::State \"{root}/state\";\nDir::State::status \"/var/lib/dpkg/status\";\n\
+         Dir::Cache \"{root}/cache\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
+         Acquire::http::Timeout \"20\";\nAcquire::https::Timeout \"20\";\nAcquire::Retries \"1\";\n"
+    )
 }
 
 /// Where Debian's packages come from.

@@ -13,10 +13,11 @@ use anyhow::{Context as _, Result, ensure};
 use indicatif::ProgressBar;
 
 use super::{debian::Apt, folder, kernels::Kernel, programs::Programs};
+use crate::workspace;
 
 /// What worlds of namespaces and rules of nat need, where they are modules. A kernel without one has it built in, or
 /// not at all, which its probe then tells.
-const MODULES: [&str; 31] = [
+const MODULES: [&str; 37] = [
     "veth",
     "dummy",
     "inet_diag",
@@ -36,24 +37,30 @@ const MODULES: [&str; 31] = [
     "xt_REDIRECT",
     "xt_owner",
     "xt_tcpudp",
+    "xt_multiport",
+    "xt_comment",
     "xt_CT",
     "xt_TPROXY",
     "xt_socket",
     "xt_conntrack",
     "xt_mark",
     "xt_connmark",
+    "xt_MASQUERADE",
+    "nft_masq",
     "iptable_nat",
     "ip6table_nat",
+    "iptable_filter",
+    "ip6table_filter",
     "iptable_mangle",
     "ip6table_mangle",
     "iptable_raw",
     "ip6table_raw",
 ];
 /// Programs inside. All are unpacked with the libraries they need.
-const TOOLS: [&str; 4] = ["busybox-static", "iproute2", "iptables", "nftables"];
+const TOOLS: [&str; 5] = ["busybox-static", "dash", "iproute2", "iptables", "nftables"];
 
-/// What the tests take from busybox.
-const APPLETS: [&str; 9] = ["sh", "sed", "kill", "cat", "sleep", "env", "grep", "true", "unshare"];
+/// What the tests take from busybox; not its shell, which would take its own `ip` for every `ip`.
+const APPLETS: [&str; 8] = ["sed", "kill", "cat", "sleep", "env", "grep", "true", "unshare"];
 
 /// Debian's tools, unpacked: for use inside, and busybox for use here.
 pub(super) struct Tools {
@@ -63,8 +70,13 @@ pub(super) struct Tools {
 impl Tools {
     pub(super) fn fetch(progress: &ProgressBar) -> Result<Self> {
         let tools = Self { folder: folder().join("tools") };
-        if !tools.folder.exists() {
+        let (wanted, note) = (TOOLS.join(" "), folder().join("tools.list"));
+        if fs::read_to_string(&note).ok().as_ref() != Some(&wanted) {
+            if tools.folder.exists() {
+                fs::remove_dir_all(&tools.folder).context("cannot remove older tools")?;
+            }
             Apt::open(false, progress)?.unpack_with_dependencies(&TOOLS, &tools.folder, progress)?;
+            fs::write(&note, wanted).context("cannot note the tools")?;
         }
         Ok(tools)
     }
@@ -105,20 +117,46 @@ pub(super) fn archive(
     for applet in APPLETS {
         symlink("busybox", root.join("usr/bin").join(applet)).context("cannot make a link")?;
     }
+    symlink("dash", root.join("usr/bin/sh")).context("cannot make a link")?;
     // The tests look names up; nothing may be loaded into a static program for that.
-    fs::write(root.join("etc/nsswitch.conf"), "passwd: files\ngroup: files\n")
-        .context("cannot write /etc")?;
+    let names = [
+        ("nsswitch.conf", "passwd: files\ngroup: files\n"),
+        ("passwd", "root:x:0:0::/root:/bin/sh\n"),
+        ("group", "root:x:0:\n"),
+    ];
+    for (name, text) in names {
+        fs::write(root.join("etc").join(name), text).with_context(|| format!("cannot write /etc/{name}"))?;
+    }
     let init = root.join("init");
     fs::write(&init, include_str!("init.sh")).context("cannot write /init")?;
     fs::set_permissions(&init, Permissions::from_mode(0o755)).context("cannot make /init executable")?;
     put_modules(&root.join("modules"), tools, &kernel.modules)?;
     programs.put(&root.join("t/debug"))?;
+    put_goldens(root)?;
     let lines: Vec<_> = jobs.iter().map(|job| format!("{} {}\n", job.name, job.command)).collect();
     fs::write(root.join("jobs"), lines.concat()).context("cannot write the jobs")?;
 
     let mut archive = File::create(target).with_context(|| format!("cannot write {}", target.display()))?;
     pack(tools, &tools.folder, &mut archive)?;
     pack(tools, root, &mut archive)
+}
+
+/// Copies the golden texts to where the tests know them: the paths of this system are built into them.
+fn put_goldens(root: &Path) -> Result<()> {
+    let here = workspace::root();
+    let inside = |part: &str| root.join(here.strip_prefix("/").unwrap_or(here)).join(part);
+    // The path leads through the folder of the tests' own package.
+    fs::create_dir_all(inside("interceptor")).context("cannot make the package's folder")?;
+    fs::create_dir_all(inside("tests/golden")).context("cannot make the golden texts' folder")?;
+    let listed = fs::read_dir(here.join("tests/golden")).context("cannot list the golden texts")?;
+    for entry in listed {
+        let entry = entry.context("cannot list the golden texts")?;
+        if entry.path().is_file() {
+            fs::copy(entry.path(), inside("tests/golden").join(entry.file_name()))
+                .context("cannot copy the golden texts")?;
+        }
+    }
+    Ok(())
 }
 
 /// Appends a folder to the archive. The kernel takes several archives after one another.

@@ -17,10 +17,10 @@ while read -r module; do
 done </modules/order
 /usr/sbin/ip link set lo up
 echo "@@ kernel $($b uname -r)"
+# Behind a pipe no program takes the serial port for a terminal to draw on.
 while read -r name command; do
     echo "@@ begin $name"
-    $b sh -c "$command"
-    echo "@@ end $name $?"
+    { sh -c "$command" 2>&1; echo "@@ end $name $?"; } | $b cat
 done </jobs
 echo "@@ done"
 $b poweroff -f

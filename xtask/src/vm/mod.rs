@@ -145,21 +145,25 @@ impl Lab {
         }
         let jobs = self.jobs(&entry, &options.arguments);
         let second = self.boot(kernel, &jobs)?;
-        for job in jobs.iter().filter(|job| job.name != PARITY) {
-            entry.add_tests(&job.name, outcome(&second, &job.name)?);
-            if !options.arguments.is_empty() {
-                say(&outcome(&second, &job.name)?.output)?;
+        for job in &jobs {
+            let outcome = outcome(&second, &job.name)?;
+            if job.name.starts_with(COMPARED) {
+                entry.add_scenarios(outcome);
+            } else {
+                entry.add_tests(&job.name, outcome);
             }
-        }
-        if options.arguments.is_empty() {
-            entry.add_scenarios(outcome(&second, PARITY)?);
+            if !options.arguments.is_empty() {
+                say(&outcome.output)?;
+            }
         }
         Ok(entry)
     }
 
     fn jobs(&self, entry: &Entry, arguments: &[String]) -> Vec<Job> {
         // The first machine has run the probe's own.
-        let tests = self.programs.tests().filter(|test| *test != PROBE);
+        let mut left_out: Vec<_> = if arguments.is_empty() { NOT_OF_KERNELS.to_vec() } else { Vec::new() };
+        left_out.push(PROBE);
+        let tests = self.programs.tests().filter(|test| !left_out.contains(test));
         let tests = tests.filter(|test| entry.auto() == EBPF || WITHOUT_EBPF.contains(test));
         let filter = |test: &str| match test {
             _ if !arguments.is_empty() => quoted(arguments),
@@ -172,7 +176,8 @@ impl Lab {
         if arguments.is_empty() {
             // What `auto` takes must be like iptables.
             let right = entry.auto();
-            jobs.push(Job::new(PARITY, &format!("/t/debug/interceptor parity --right {right} --json")));
+            let compare = |set| format!("/t/debug/interceptor parity --set {set} --right {right} --json");
+            jobs.extend(SETS.map(|set| Job::new(&format!("{COMPARED}{set}"), &compare(set))));
         }
         jobs
     }
@@ -187,7 +192,14 @@ impl Lab {
 }
 
 const REPORT: &str = "report";
-const PARITY: &str = "scenarios";
+/// Long loads, and what asks our own code alone: nothing a kernel could be different in.
+const NOT_OF_KERNELS: [&str; 9] =
+    ["churn", "cni", "control", "flags", "interrupt", "istio_errors", "scale", "short_lived", "stress"];
+/// Begins the names of jobs that compare scenarios.
+const COMPARED: &str = "scenarios-";
+/// Scenarios to compare: every row of Istio's rules in every family, and datagrams. TPROXY has a test of its own, and boundaries
+/// of lists, streams of bytes and programs of others ask nothing of the kernel that these do not.
+const SETS: [&str; 3] = ["injected", "families", "dns"];
 const EBPF: &str = "ebpf";
 /// Test programs with something to show where the eBPF data path cannot run; what they cannot show there, they skip.
 const WITHOUT_EBPF: [&str; 5] = [PROBE, NAT, "bad_input", "broken", COMPARISON];

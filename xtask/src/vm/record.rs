@@ -66,12 +66,12 @@ impl Entry {
             self.failures.push(format!("parity gives no report:\n{}", outcome.output));
             return;
         };
-        self.scenarios = rows.len();
+        self.scenarios += rows.len();
         let objections: Vec<_> = rows
             .iter()
             .filter(|row| row["verdict"] == "failed" || row["verdict"]["different"].is_array())
             .collect();
-        self.differences = objections.len();
+        self.differences += objections.len();
         if outcome.code != 0 || !objections.is_empty() {
             self.failures.push(format!("parity ended with {}, objecting to:\n{objections:#?}", outcome.code));
         }

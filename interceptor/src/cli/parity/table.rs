@@ -50,6 +50,8 @@ fn cells(row: &Row) -> Vec<Cell> {
     let left = others.last().and_then(|left| left.as_ref().ok());
     let right = match (&row.verdict, right) {
         (Verdict::Equal, _) => Cell::new("same").fg(Color::Green),
+        (Verdict::Skipped(reason), _) => Cell::new(format!("skipped: {reason}")),
+        (Verdict::Explained(_), Some(Err(refusal))) => Cell::new(refusal).fg(Color::Yellow),
         (Verdict::Explained(_), Some(Ok(right))) => changed(left, right, "as expected").fg(Color::Yellow),
         (_, Some(Ok(right))) => changed(left, right, "DIFFERENT").fg(Color::Red),
         (_, Some(Err(error))) => Cell::new(error).fg(Color::Red),
@@ -101,7 +103,7 @@ fn notes(report: &Report) -> Vec<String> {
         _ => (String::new(), String::new()),
     };
     let note = |row: &Row| match &row.verdict {
-        Verdict::Equal | Verdict::Failed => None,
+        Verdict::Equal | Verdict::Failed | Verdict::Skipped(_) => None,
         Verdict::Explained(differences) | Verdict::Different(differences) => {
             let title = format!("{} ({})", row.scenario, row.connection);
             let facts = differences.iter().map(|difference| line(difference, &sides));
@@ -121,14 +123,17 @@ fn line(difference: &Difference, (left, right): &(String, String)) -> String {
 }
 
 fn summary(report: &Report) -> String {
-    let count = |is: fn(&Verdict) -> bool| report.rows.iter().filter(|row| is(&row.verdict)).count();
+    let mut scenarios: Vec<_> = report.rows.iter().map(|row| row.scenario.as_str()).collect();
+    scenarios.dedup();
     format!(
-        "{} connections: {} equal, {} different as expected, {} different, {} failed.",
+        "{} connections of {} scenarios: {} equal, {} different as expected, {} different, {} failed, {} skipped.",
         report.rows.len(),
-        count(|verdict| matches!(verdict, Verdict::Equal)),
-        count(|verdict| matches!(verdict, Verdict::Explained(_))),
-        count(|verdict| matches!(verdict, Verdict::Different(_))),
-        count(|verdict| matches!(verdict, Verdict::Failed)),
+        scenarios.len(),
+        report.count(|verdict| matches!(verdict, Verdict::Equal)),
+        report.count(|verdict| matches!(verdict, Verdict::Explained(_))),
+        report.count(|verdict| matches!(verdict, Verdict::Different(_))),
+        report.count(|verdict| matches!(verdict, Verdict::Failed)),
+        report.count(|verdict| matches!(verdict, Verdict::Skipped(_))),
     )
 }
 

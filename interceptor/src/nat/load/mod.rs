@@ -9,6 +9,7 @@ mod isolation;
 mod routes;
 mod state;
 
+pub(crate) use self::routes::add as add_routes;
 pub use self::{
     binary::{Binary, Force, Variant},
     command::LoadError,

@@ -13,7 +13,7 @@ const TRIES: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Adds what `capture` needs and is not there yet.
-pub(super) fn add(capture: &Capture) -> Result<(), LoadError> {
+pub(crate) fn add(capture: &Capture) -> Result<(), LoadError> {
     if capture.ipv6 && !has_passthrough()? {
         // Without `nodad` the kernel would first look for others that have it, and let nobody bind to it so long.
         run("ip", &["-6", "address", "add", PASSTHROUGH, "dev", "lo", "nodad"], "")?;

@@ -3,6 +3,7 @@
 mod list;
 mod rule;
 mod save;
+mod words;
 
 pub use self::{list::list, save::save};
 use super::loaded::Loaded;

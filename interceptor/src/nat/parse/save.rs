@@ -1,6 +1,6 @@
 //! `iptables-save`, `iptables -S`, and what `iptables-restore` takes.
 
-use super::{ParseError, Parsed, rule};
+use super::{ParseError, Parsed, rule, words::words};
 use crate::nat::{
     loaded::{Chains, Loaded},
     model::{Chain, Table},
@@ -42,7 +42,7 @@ fn read(line: &str, chains: &mut Chains) -> Result<(), String> {
         let name = words.next().ok_or("a chain is declared without a name")?;
         return declare(chains, name, words.next());
     }
-    let words = shlex::split(line).ok_or("a quotation mark is not closed")?;
+    let words = words(line).ok_or("a quotation mark is not closed")?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["-P" | "--policy", name, policy, ..] => declare(chains, name, Some(policy)),

@@ -4,25 +4,29 @@
 //! owner of its own. It does what [`protocol::Request`] says, read from standard input, until that is closed.
 
 mod churn;
+mod converse;
+mod datagram;
 mod process;
 pub mod protocol;
 mod proxy;
 mod server;
-mod socket;
+pub(super) mod socket;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Stdio},
-    sync::PoisonError,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::de::DeserializeOwned;
 
 pub use self::process::serve_requests;
-use self::protocol::{Answer, Churn, Churned, Connected, Datagram, Outcome, Request, Sighting, Tallied};
+use self::protocol::{
+    Answer, Churn, Churned, Connected, Conversation, Datagram, Outcome, Request, Shorts, Sighting, Tallied,
+};
 use super::{
     plan::Place,
     world::{Namespace, World},
@@ -41,6 +45,7 @@ pub struct Owner {
 pub struct Actor {
     requests: ChildStdin,
     replies: BufReader<ChildStdout>,
+    child: Option<Arc<Mutex<Child>>>,
 }
 
 impl Actor {
@@ -58,14 +63,23 @@ impl Actor {
     ) -> anyhow::Result<Self> {
         let mut command = world.actor_command(interceptor, namespace, owner);
         let child = world.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        Self::of(&mut child.lock().unwrap_or_else(PoisonError::into_inner))
+        let actor = Self::of(&mut child.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(Self { child: Some(child), ..actor })
+    }
+
+    /// Ends the process at once and waits until it is gone, with all its sockets.
+    pub fn kill(self) -> anyhow::Result<()> {
+        let child = self.child.context("the process of this actor is somebody else's to end")?;
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        child.kill().and_then(|()| child.wait()).context("cannot end an actor")?;
+        Ok(())
     }
 
     /// Takes charge of an actor's process, whose standard input and output are pipes.
     pub fn of(child: &mut Child) -> anyhow::Result<Self> {
         let requests = child.stdin.take().context("the actor's standard input is a pipe")?;
         let replies = child.stdout.take().context("the actor's standard output is a pipe")?;
-        Ok(Self { requests, replies: BufReader::new(replies) })
+        Ok(Self { requests, replies: BufReader::new(replies), child: None })
     }
 
     /// Connects; see [`Request::Connect`].
@@ -88,9 +102,29 @@ impl Actor {
         self.request(&Request::Close { id })
     }
 
-    /// Sends a datagram and waits for the answer; see [`Request::Datagram`].
-    pub fn datagram(&mut self, to: SocketAddr, text: &str) -> anyhow::Result<Datagram> {
-        self.request(&Request::Datagram { to, text: text.to_owned() })
+    /// Has a conversation, after which the socket is closed; see [`Request::Converse`].
+    pub fn converse(
+        &mut self,
+        id: u32,
+        to: SocketAddr,
+        how: Conversation,
+    ) -> anyhow::Result<Outcome<Answer>> {
+        self.request(&Request::Converse { id, to, how })
+    }
+
+    /// Makes short connections; see [`Request::Shorts`].
+    pub fn shorts(&mut self, to: SocketAddr, count: u32) -> anyhow::Result<Shorts> {
+        self.request(&Request::Shorts { to, count })
+    }
+
+    /// Sends datagrams and waits for the answers; see [`Request::Datagram`].
+    pub fn datagram(
+        &mut self,
+        to: &[SocketAddr],
+        bind: Option<SocketAddr>,
+        connected: bool,
+    ) -> anyhow::Result<Datagram> {
+        self.request(&Request::Datagram { to: to.to_vec(), bind, connected })
     }
 
     /// Becomes a server; see [`Request::Serve`].
@@ -120,6 +154,11 @@ impl Actor {
         mark: Option<u32>,
     ) -> anyhow::Result<()> {
         self.request(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec(), mark })
+    }
+
+    /// Listens without ever accepting; see [`Request::Mute`].
+    pub fn mute(&mut self, listen: &[SocketAddr]) -> anyhow::Result<()> {
+        self.request(&Request::Mute { listen: listen.to_vec() })
     }
 
     /// What this server or proxy accepted since the last call.

@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
-    io::{self, BufRead as _, BufReader, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    io::{self, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -13,7 +14,9 @@ use socket2::Type;
 
 use super::{
     churn::{self, Tally},
-    protocol::{Answer, Connected, Datagram, Outcome, Request},
+    converse::{ask, converse},
+    datagram,
+    protocol::{Answer, Connected, Request, Shorts},
     proxy, server,
     server::Log,
     socket::{self, errno, observe},
@@ -36,6 +39,7 @@ pub fn serve_requests() -> anyhow::Result<()> {
 #[derive(Default)]
 struct State {
     sockets: HashMap<u32, TcpStream>,
+    mute: Vec<socket2::Socket>,
     log: Log,
     tally: Tally,
 }
@@ -52,13 +56,27 @@ impl State {
                 drop(self.sockets.remove(&id));
                 to_value(())
             }
-            Request::Datagram { to, text } => to_value(datagram(to, &text)?),
+            Request::Converse { id, to, how } => {
+                let socket = self.sockets.remove(&id).with_context(|| format!("there is no socket {id}"))?;
+                to_value(converse(socket, to, how).map_err(|error| errno(&error)))
+            }
+            Request::Shorts { to, count } => to_value(shorts(to, count)),
+            Request::Datagram { to, bind, connected } => to_value(datagram::exchange(&to, bind, connected)?),
             Request::Serve { name, tcp, udp } => to_value(
                 server::serve(&name, &tcp, &udp, &self.log)
                     .with_context(|| format!("cannot serve as {name}"))?,
             ),
             Request::Proxy { outbound, inbound, mark } => {
                 to_value(proxy::serve(&outbound, &inbound, mark, &self.log).context("cannot be the proxy")?)
+            }
+            Request::Mute { listen } => {
+                for address in listen {
+                    let socket = socket::bound(address, Type::STREAM)
+                        .and_then(|socket| socket.listen(0).map(|()| socket))
+                        .with_context(|| format!("cannot listen on {address}"))?;
+                    self.mute.push(socket);
+                }
+                to_value(())
             }
             Request::Sightings => to_value(self.log.take()),
             Request::Churn(churn) => to_value(churn::connect_many(&churn)),
@@ -77,10 +95,12 @@ impl State {
             socket.set_reuse_address(true)?;
             socket.bind(&bind.into()).with_context(|| format!("cannot bind to {bind}"))?;
         }
+        let begin = Instant::now();
         let outcome = socket.connect(&to.into()).map_err(|error| connect_error(&error));
+        let at_once = begin.elapsed() < socket::DEADLINE;
         let seen = observe(&socket);
         self.sockets.insert(id, TcpStream::from(socket));
-        Ok(Connected { outcome, seen })
+        Ok(Connected { outcome, at_once, seen })
     }
 
     fn socket(&self, id: u32) -> anyhow::Result<&TcpStream> {
@@ -96,25 +116,24 @@ fn connect_error(error: &io::Error) -> i32 {
     }
 }
 
-fn ask(mut socket: &TcpStream, text: &str) -> io::Result<Answer> {
-    socket.write_all(format!("{text}\n").as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(socket).read_line(&mut line)?;
-    Ok(line.strip_suffix('\n').map_or(Answer::Closed, |line| Answer::Line(line.to_owned())))
-}
-
-fn datagram(to: SocketAddr, text: &str) -> anyhow::Result<Datagram> {
-    let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket =
-        socket::bound(SocketAddr::new(any, 0), Type::DGRAM).context("cannot make a datagram socket")?;
-    socket.set_read_timeout(Some(socket::DEADLINE))?;
-    let local = socket::address(socket.local_addr());
-    let socket = std::net::UdpSocket::from(socket);
-    let exchange = || -> Outcome<(String, SocketAddr)> {
-        socket.send_to(text.as_bytes(), to).map_err(|error| errno(&error))?;
-        let mut buffer = [0; 512];
-        let (length, from) = socket.recv_from(&mut buffer).map_err(|error| errno(&error))?;
-        Ok((String::from_utf8_lossy(&buffer[..length]).into_owned(), from))
+/// Ends at the first connection that is not answered.
+fn shorts(to: SocketAddr, count: u32) -> Shorts {
+    let short = || -> io::Result<Answer> {
+        let socket = socket::open(to, Type::STREAM)?;
+        socket.connect(&to.into())?;
+        let stream = TcpStream::from(socket);
+        let answer = ask(&stream, "hello")?;
+        // The far end's FIN says that whoever carried the connection has let it go.
+        stream.shutdown(Shutdown::Write)?;
+        io::copy(&mut &stream, &mut io::sink())?;
+        Ok(answer)
     };
-    Ok(Datagram { local, answer: exchange() })
+    for answered in 0..count {
+        match short() {
+            Ok(Answer::Line(_)) => {}
+            Ok(Answer::Closed) => return Shorts { answered, failed: Some(libc::ECONNABORTED) },
+            Err(error) => return Shorts { answered, failed: Some(errno(&error)) },
+        }
+    }
+    Shorts { answered: count, failed: None }
 }

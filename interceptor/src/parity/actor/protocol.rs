@@ -34,12 +34,30 @@ pub enum Request {
         /// The socket.
         id: u32,
     },
-    /// Sends one datagram from a fresh unconnected socket and waits for the answer: [`Datagram`].
-    Datagram {
+    /// Has a [`Conversation`] over a socket, with which that is closed: `Outcome<Answer>`.
+    Converse {
+        /// The socket.
+        id: u32,
+        /// Where it is connected to.
+        to: SocketAddr,
+        /// What to say.
+        how: Conversation,
+    },
+    /// Connects, asks one line and closes again, that many times in a row: [`Shorts`].
+    Shorts {
         /// Where to.
         to: SocketAddr,
-        /// What to send.
-        text: String,
+        /// How often.
+        count: u32,
+    },
+    /// Sends datagrams from one fresh socket, then waits for an answer to each: [`Datagram`].
+    Datagram {
+        /// Where to, one datagram each.
+        to: Vec<SocketAddr>,
+        /// Address to bind to first.
+        bind: Option<SocketAddr>,
+        /// Whether the socket is connected to the first of them, and sends without an address.
+        connected: bool,
     },
     /// Serves these addresses until the actor ends: every line is answered with the server's name.
     Serve {
@@ -58,6 +76,11 @@ pub enum Request {
         inbound: Vec<SocketAddr>,
         /// The mark of its connections to the workload, made in the client's name, as in TPROXY mode.
         mark: Option<u32>,
+    },
+    /// Listens on these addresses until the actor ends, and never accepts. One connection may wait at each.
+    Mute {
+        /// TCP addresses.
+        listen: Vec<SocketAddr>,
     },
     /// Asks for every connection that `Serve` or `Proxy` accepted since the last such request: a list of
     /// [`Sighting`].
@@ -84,6 +107,34 @@ pub struct Churn {
     pub count: u32,
 }
 
+/// What is said over a connection beyond a line and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Conversation {
+    /// That many bytes to the server, which answers with their checksum.
+    Upload(u64),
+    /// That many bytes from the server; the answer is their checksum.
+    Download(u64),
+    /// The client ends its direction, the server tells what it got until then.
+    HalfClose,
+    /// The client resets the connection, and asks by another one how the server saw it end.
+    Reset,
+    /// The server closes instead of answering.
+    ServerCloses,
+    /// The server resets the connection instead of answering.
+    ServerResets,
+    /// A byte of urgent data among others; the server tells what it got.
+    Urgent,
+}
+
+/// The end of [`Request::Shorts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shorts {
+    /// Connections that were answered.
+    pub answered: u32,
+    /// The error of the first that was not.
+    pub failed: Option<i32>,
+}
+
 /// The far end's answer on a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -98,17 +149,21 @@ pub enum Answer {
 pub struct Connected {
     /// What `connect()` returned.
     pub outcome: Outcome<()>,
+    /// Whether it returned at once; if not, it was given up at a deadline.
+    pub at_once: bool,
     /// What the socket shows afterwards.
     pub seen: Seen,
 }
 
-/// What the sender of a datagram sees.
+/// What the sender of datagrams sees.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Datagram {
     /// Local address after sending.
     pub local: Outcome<SocketAddr>,
-    /// The answer and the address it came from.
-    pub answer: Outcome<(String, SocketAddr)>,
+    /// `getpeername()` of a connected socket.
+    pub peer: Option<Outcome<SocketAddr>>,
+    /// The answers in the order of their arrival, each with the address it came from.
+    pub answers: Vec<Outcome<(String, SocketAddr)>>,
 }
 
 /// Everything a socket tells about its ends.

@@ -1,8 +1,8 @@
 //! The servers: they answer every line and every datagram with their name, and remember who came.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -10,6 +10,8 @@ use std::{
 use socket2::Type;
 
 use super::{
+    converse::{self, Ends},
+    datagram,
     protocol::Sighting,
     socket::{bound, observe},
 };
@@ -33,19 +35,18 @@ impl Log {
 
 /// Listens on all of the addresses, then serves them on threads until the process ends.
 pub(super) fn serve(name: &str, tcp: &[SocketAddr], udp: &[SocketAddr], log: &Log) -> io::Result<()> {
+    let ends = Ends::default();
     for address in tcp {
         let listener = listen(*address)?;
-        let (name, log) = (name.to_owned(), log.clone());
+        let (name, log, ends) = (name.to_owned(), log.clone(), ends.clone());
         accept_each(listener, move |listener, from, stream| {
             let seen = Some(observe(&stream));
             log.add(Sighting { listener, from, seen, onward: None });
-            answer_lines(&name, stream)
+            converse::answer(&name, &stream, &ends)
         })?;
     }
     for address in udp {
-        let socket = UdpSocket::from(bound(*address, Type::DGRAM)?);
-        let (name, log) = (name.to_owned(), log.clone());
-        thread::spawn(move || answer_datagrams(&name, &socket, &log));
+        thread::spawn(datagram::serve(name, *address, log)?);
     }
     Ok(())
 }
@@ -79,23 +80,4 @@ where
         }
     });
     Ok(())
-}
-
-fn answer_lines(name: &str, stream: TcpStream) -> io::Result<()> {
-    let mut writer = stream.try_clone()?;
-    for line in BufReader::new(stream).lines() {
-        writeln!(writer, "{name} {}", line?)?;
-    }
-    Ok(())
-}
-
-fn answer_datagrams(name: &str, socket: &UdpSocket, log: &Log) -> io::Result<()> {
-    let listener = socket.local_addr()?;
-    let mut buffer = [0; 512];
-    loop {
-        let (length, from) = socket.recv_from(&mut buffer)?;
-        log.add(Sighting { listener, from, seen: None, onward: None });
-        let text = String::from_utf8_lossy(&buffer[..length]);
-        socket.send_to(format!("{name} {text}").as_bytes(), from)?;
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use nix::libc;
+use nix::{errno::Errno, libc};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::protocol::{Outcome, Seen};
@@ -14,6 +14,11 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) fn errno(error: &io::Error) -> i32 {
     // An error without a number is one of the standard library's own making: malformed data.
     error.raw_os_error().unwrap_or(libc::EBADMSG)
+}
+
+/// `ECONNREFUSED` and the like.
+pub(in crate::parity) fn error_name(errno: i32) -> String {
+    format!("{:?}", Errno::from_raw(errno))
 }
 
 /// A blocking socket whose calls give up after [`DEADLINE`]. The kernel reports that as EAGAIN, for `connect()` EINPROGRESS.
@@ -31,6 +36,10 @@ pub(super) fn bound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        // As every server does that is to be started again while connections of its last life linger.
+        socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
     Ok(socket)

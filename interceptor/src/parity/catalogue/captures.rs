@@ -4,14 +4,14 @@ use super::{many, tcp};
 use crate::parity::{
     actor::Owner,
     plan::{Host, Place},
-    scenario::{APP, Client, Connection, PROXY, PROXY_GROUP, REMOTE, Scenario, Set},
+    scenario::{APP, Client, Connection, PROXY, PROXY_GROUP, REMOTE, ROOT, Scenario, Set},
 };
 
 /// A process of a user that some captures name as the proxy, with a group of its own.
 const OTHER_USER: Client = Client { place: Place::Pod, owner: Owner { uid: 2000, gid: 2000 } };
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    [destinations(), outbound_ports(), inbound_ports(), owners(), interfaces()].concat()
+    [destinations(), outbound_ports(), inbound_ports(), owners(), owner_groups(), interfaces()].concat()
 }
 
 /// Which destinations are captured: `-i` and `-x`.
@@ -86,17 +86,37 @@ fn owners() -> Vec<Scenario> {
     ]
 }
 
-/// Interfaces that are left out: `-c`.
+/// Whose connections are captured at all; Istio takes that from the environment alone.
+fn owner_groups() -> Vec<Scenario> {
+    let groups = |name: &str, variable, groups: &str| {
+        let clients = [APP, OTHER_USER, ROOT, PROXY].map(|client| tcp(client, Host::Service(1), 80));
+        let mut scenario = capture(name, &["-i", "*", "-b", "*", "-u", "1337"], clients.to_vec());
+        scenario.capture.environment.push((variable, groups.to_owned()));
+        scenario
+    };
+    vec![
+        groups("one owner group", "ISTIO_OUTBOUND_OWNER_GROUPS", "1000"),
+        groups("two owner groups", "ISTIO_OUTBOUND_OWNER_GROUPS", "0,2000"),
+        groups("no owner group", "ISTIO_OUTBOUND_OWNER_GROUPS", ""),
+        groups("all owner groups but one", "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "2000"),
+    ]
+}
+
+/// Interfaces that are left out: `-c`; and those whose traffic is outbound: `-k`.
 fn interfaces() -> Vec<Scenario> {
     let connections = || vec![to_service(1), tcp(REMOTE, Host::Pod, 8080), tcp(PROXY, Host::Pod, 8080)];
     vec![
         capture("without the outer interface", &["-i", "*", "-b", "*", "-c", "eth0"], connections()),
         capture("without the loopback interface", &["-i", "*", "-b", "*", "-c", "lo"], connections()),
+        Scenario {
+            refused: Some("forward"),
+            ..capture("a virtual machine's interface", &["-i", "*", "-b", "*", "-k", "eth0"], connections())
+        },
     ]
 }
 
 fn capture(name: &str, flags: &[&'static str], connections: Vec<Connection>) -> Scenario {
-    Scenario { capture: flags.to_vec(), set: Set::Captures, ..many(name, connections) }
+    Scenario { capture: flags.into(), set: Set::Captures, ..many(name, connections) }
 }
 
 fn to_service(service: u8) -> Connection {

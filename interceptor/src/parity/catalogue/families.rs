@@ -1,23 +1,23 @@
 //! The injected pod's scenarios once more, in other kinds of address.
 
-use super::{INJECTED, one, tcp};
-use crate::parity::{
-    plan::{Family, Host},
-    scenario::{APP, Endpoint, PROXY, Protocol, REMOTE, Scenario, Set},
+use super::{injected_with, one, tcp};
+use crate::{
+    capture::CommandLine,
+    parity::{
+        plan::{Family, Host},
+        scenario::{APP, Deed, Endpoint, PROXY, REMOTE, Scenario, Set},
+    },
 };
 
 /// The injector's flags with IPv6 intercepted as well.
 const DUAL_STACK: &str = "--dual-stack";
 
 pub(super) fn scenarios(of: &[Scenario]) -> Vec<Scenario> {
-    let v6 = of.iter().filter_map(|scenario| {
-        let capture = [INJECTED.as_slice(), &[DUAL_STACK]].concat();
-        translate(scenario, "IPv6", Family::V6, capture)
-    });
+    let v6 = of
+        .iter()
+        .filter_map(|scenario| translate(scenario, "IPv6", Family::V6, injected_with(&[DUAL_STACK])));
     let mapped = of.iter().filter_map(|scenario| {
-        // Datagram sockets choose their family by the address they send to, which would not be a mapped one.
-        let is_tcp = scenario.connections.iter().all(|connection| connection.protocol == Protocol::Tcp);
-        is_tcp.then(|| translate(scenario, "IPv4 on IPv6 sockets", Family::Mapped, INJECTED.to_vec()))?
+        translate(scenario, "IPv4 on IPv6 sockets", Family::Mapped, injected_with(&[]))
     });
     let untouched = [
         one("app to a remote service", tcp(APP, Host::Service(1), 80)),
@@ -26,13 +26,18 @@ pub(super) fn scenarios(of: &[Scenario]) -> Vec<Scenario> {
     ];
     let untouched = untouched
         .iter()
-        .filter_map(|scenario| translate(scenario, "IPv6 not captured", Family::V6, INJECTED.to_vec()))
+        .filter_map(|scenario| translate(scenario, "IPv6 not captured", Family::V6, injected_with(&[])))
         .collect::<Vec<_>>();
     v6.chain(mapped).chain(untouched).collect()
 }
 
 /// The scenario with every address in another family; none if one of them is not in that family.
-fn translate(of: &Scenario, title: &str, family: Family, capture: Vec<&'static str>) -> Option<Scenario> {
+pub(super) fn translate(
+    of: &Scenario,
+    title: &str,
+    family: Family,
+    capture: CommandLine,
+) -> Option<Scenario> {
     let mut scenario =
         Scenario { name: format!("{title}: {}", of.name), capture, set: Set::Families, ..of.clone() };
     for connection in &mut scenario.connections {
@@ -45,6 +50,9 @@ fn translate(of: &Scenario, title: &str, family: Family, capture: Vec<&'static s
             Some(bind) => Some(other(bind)?),
             None => None,
         };
+        if let Deed::Datagrams(second) = connection.deed {
+            connection.deed = Deed::Datagrams(other(second)?);
+        }
     }
     Some(scenario)
 }

@@ -3,14 +3,16 @@
 use super::{bound, many, one, tcp, udp};
 use crate::parity::{
     plan::{Family, Host},
-    scenario::{APP, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, REMOTE, ROOT, SECOND_APP, Scenario},
+    scenario::{
+        APP, Connection, Endpoint, Expected, PROXY, PROXY_GROUP, REMOTE, ROOT, SECOND_APP, Scenario, Sidecar,
+    },
     world::Layout,
 };
 
 /// A source port that two connections share. Worlds are fresh, so nothing else can have it.
 const SHARED_PORT: u16 = 40_001;
 
-const COLLISION: &str = "two connections become one tuple when both are redirected to one port; nat then changes \
+pub(super) const COLLISION: &str = "two connections become one tuple when both are redirected to one port; nat then changes \
                          the source port of the second, while eBPF keeps the tuples apart";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -86,7 +88,7 @@ fn inbound() -> Vec<Scenario> {
 }
 
 fn unavailable() -> Vec<Scenario> {
-    let dead = |name: &str, connection| Scenario { proxy_runs: false, ..one(name, connection) };
+    let dead = |name: &str, connection| Scenario { sidecar: Sidecar::Dead, ..one(name, connection) };
     vec![
         dead("app to a remote service, proxy dead", tcp(APP, Host::Service(1), 80)),
         dead("client to the app, proxy dead", tcp(REMOTE, Host::Pod, 8080)),

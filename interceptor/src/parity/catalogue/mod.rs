@@ -1,14 +1,24 @@
 //! The scenarios: every kind of connection on which Istio's rules decide something.
 
+mod boundaries;
 mod captures;
+mod changes;
+mod dns;
 mod families;
+mod given;
 mod injected;
+mod programs;
+mod streams;
+mod tproxy;
 
+pub use self::given::scenarios_of;
+pub(super) use self::given::{connections_of, scenario};
 use super::{
     plan::{Family, Host, Place},
-    scenario::{Client, Connection, Endpoint, Protocol, Scenario, Set},
+    scenario::{Client, Connection, Deed, Endpoint, Scenario, Set, Sidecar},
     world::Layout,
 };
+use crate::capture::CommandLine;
 
 /// The flags Istio's injector gives the init container of an ordinary pod.
 pub const INJECTED: [&str; 14] = [
@@ -29,16 +39,30 @@ pub const INJECTED: [&str; 14] = [
 ];
 
 /// TCP ports the workload serves itself, on every address: those Istio leaves alone and some it does not.
-pub const APP_PORTS: [u16; 7] = [22, 8080, 8081, 15008, 15020, 15021, 15090];
+pub const APP_PORTS: [u16; 8] = [22, 53, 8080, 8081, 15008, 15020, 15021, 15090];
 /// TCP ports the peer serves on every address.
-pub const SERVICE_PORTS: [u16; 4] = [80, 81, 15008, 15020];
+pub const SERVICE_PORTS: [u16; 5] = [53, 80, 81, 15008, 15020];
+/// UDP ports the workload serves on every address: a DNS server of its own.
+pub const STUB_PORTS: [u16; 1] = [53];
 /// UDP ports the peer serves on every address.
 pub const DATAGRAM_PORTS: [u16; 2] = [53, 5300];
 
 /// All scenarios, none twice.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [injected::scenarios(), families::scenarios(&injected::scenarios()), captures::scenarios()].concat()
+    let injected = injected::scenarios();
+    [
+        families::scenarios(&injected),
+        captures::scenarios(),
+        boundaries::scenarios(),
+        dns::scenarios(),
+        tproxy::scenarios(),
+        streams::scenarios(),
+        changes::scenarios(),
+        programs::scenarios(),
+        injected,
+    ]
+    .concat()
 }
 
 fn one(name: &str, connection: Connection) -> Scenario {
@@ -48,22 +72,31 @@ fn one(name: &str, connection: Connection) -> Scenario {
 fn many(name: &str, connections: Vec<Connection>) -> Scenario {
     Scenario {
         name: name.to_owned(),
-        capture: INJECTED.to_vec(),
+        capture: CommandLine::from(&INJECTED),
         layout: Layout::default(),
-        proxy_runs: true,
+        sidecar: Sidecar::Runs,
         connections,
         expected: Vec::new(),
+        refused: None,
         set: Set::Injected,
     }
 }
 
+/// The injector's flags, and more.
+fn injected_with(more: &[&str]) -> CommandLine {
+    CommandLine::from([INJECTED.as_slice(), more].concat().as_slice())
+}
+
 fn tcp(client: Client, host: Host, port: u16) -> Connection {
-    let to = Endpoint { host: Some(host), family: Family::V4, port };
-    Connection { client, protocol: Protocol::Tcp, bind: None, to }
+    to(client, Endpoint { host: Some(host), family: Family::V4, port })
+}
+
+fn to(client: Client, to: Endpoint) -> Connection {
+    Connection { first: None, client, deed: Deed::Ask, bind: None, to }
 }
 
 fn udp(client: Client, host: Host, port: u16) -> Connection {
-    Connection { protocol: Protocol::Udp, ..tcp(client, host, port) }
+    Connection { deed: Deed::Datagram, ..tcp(client, host, port) }
 }
 
 fn bound(client: Client, source: Host, source_port: u16, host: Host, port: u16) -> Connection {

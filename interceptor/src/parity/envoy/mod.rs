@@ -129,6 +129,10 @@ impl Proxy for Envoy {
     fn sightings(&mut self) -> anyhow::Result<Vec<Sighting>> {
         Ok(self.accesses()?.iter().map(Access::sighting).collect())
     }
+
+    fn kill(self: Box<Self>) -> anyhow::Result<()> {
+        self.stop()
+    }
 }
 
 /// Reads Envoy's own log until it is ready; an end before that is told with what it had said.

@@ -33,11 +33,13 @@ pub struct Layout {
     pub second_pod: bool,
     /// Whether the pods have a default route; without one they reach only their own link.
     pub default_route: bool,
+    /// Whether the peer has every address that nobody else has.
+    pub peer_is_everywhere: bool,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { second_pod: false, default_route: true }
+        Self { second_pod: false, default_route: true, peer_is_everywhere: false }
     }
 }
 
@@ -65,7 +67,7 @@ impl World {
             second_pod: layout.second_pod.then(Namespace::create).transpose()?,
             peer: Namespace::create()?,
         };
-        world.wire(layout.default_route)?;
+        world.wire(layout)?;
         Ok(world)
     }
 
@@ -159,7 +161,7 @@ impl World {
         self.residue.close()
     }
 
-    fn wire(&self, default_route: bool) -> anyhow::Result<()> {
+    fn wire(&self, layout: Layout) -> anyhow::Result<()> {
         network::prepare(&self.peer)?;
         let services =
             (1..=SERVICES).flat_map(|n| [Family::V4, Family::V6].map(|f| Host::Service(n).address(f)));
@@ -170,9 +172,12 @@ impl World {
             let pod = self.namespace(place)?;
             network::prepare(pod)?;
             if let Some(link) = Link::of(place) {
-                network::join(pod, &self.peer, &link, default_route)
+                network::join(pod, &self.peer, &link, layout.default_route)
                     .with_context(|| format!("cannot join {place} and peer"))?;
             }
+        }
+        if layout.peer_is_everywhere {
+            network::be_everywhere(&self.peer)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::AddressHeaderFlags,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType},
 };
 use rtnetlink::{
     Handle, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
@@ -79,6 +79,25 @@ pub(super) fn join(
             Ok(())
         })
     })
+}
+
+/// Makes every address local for which there is no other route.
+pub(super) fn be_everywhere(namespace: &Namespace) -> anyhow::Result<()> {
+    namespace
+        .enter(|| {
+            netlink(async |netlink| {
+                let lo = netlink.index("lo").await?;
+                let v4 = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(lo);
+                let v6 = RouteMessageBuilder::<Ipv6Addr>::new().output_interface(lo);
+                let v4 = v4.kind(RouteType::Local).scope(RouteScope::Host).build();
+                let v6 = v6.kind(RouteType::Local).build();
+                for route in [v4, v6] {
+                    netlink.handle.route().add(route).execute().await?;
+                }
+                Ok(())
+            })
+        })
+        .context("cannot make every address local")
 }
 
 /// A netlink connection of the calling thread's namespace.

@@ -1,14 +1,17 @@
 //! What a world leaves in the kernel outside its own descriptors, and its removal, whichever way the process ends.
 
 use std::{
+    fs::File,
+    io::{self, Seek as _, Write as _},
     mem,
     path::PathBuf,
-    process::{self, Child, Command, Output, Stdio},
+    process::{self, Child, Command, Output},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread,
 };
 
 use anyhow::{Context as _, bail};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
@@ -51,22 +54,9 @@ impl Residue {
     pub(super) fn run(&self, command: &mut Command, input: &str) -> anyhow::Result<Output> {
         let _state = self.open()?;
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {name}"))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A tool that refuses its arguments closes its end first; its exit status tells the story.
-            match std::io::Write::write_all(&mut stdin, input.as_bytes()) {
-                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                    return Err(error).with_context(|| format!("cannot feed {name}"));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        child.wait_with_output().with_context(|| format!("cannot wait for {name}"))
+        // A file, and no pipe: whoever does not read it all does no harm, and it can be read more than once.
+        let input = in_memory(input).with_context(|| format!("cannot feed {name}"))?;
+        command.stdin(input).output().with_context(|| format!("cannot run {name}"))
     }
 
     /// Starts a process that lives no longer than the world.
@@ -139,4 +129,11 @@ pub(super) fn complain(error: &anyhow::Error) {
 /// A panic elsewhere must not keep us from removing what is left.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn in_memory(content: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(content.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }

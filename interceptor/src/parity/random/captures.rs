@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use interceptor::capture::{
-    Capture, Dns, InboundMode, InboundPorts, OutboundCidrs, OwnerGroups, PortRange, Quirks, SelfCalls,
-};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::{collection::vec, prelude::*};
 
+use crate::capture::{
+    Capture, Dns, InboundMode, InboundPorts, OutboundCidrs, OwnerGroups, PortRange, Quirks, SelfCalls,
+};
+
 /// Any capture.
-pub(crate) fn capture() -> impl Strategy<Value = Capture> {
+pub fn capture() -> impl Strategy<Value = Capture> {
     let proxy = (ports_of_proxy(), ids(), ids(), quirks());
     let inbound = (inbound_mode(), inbound_ports(), interfaces(), interfaces());
     let outbound = (outbound_cidrs(), vec(cidr(), 0..3), vec(range(), 0..3), vec(range(), 0..3));
@@ -152,5 +153,5 @@ fn loopback_for(mode: InboundMode, loopback: Ipv4Net) -> Ipv4Net {
 fn loopback() -> impl Strategy<Value = Ipv4Net> {
     let other = (any::<[u8; 3]>(), 8..=32_u8)
         .prop_map(|([a, b, c], length)| Ipv4Net::new_assert(Ipv4Addr::new(127, a, b, c), length));
-    prop_oneof![3 => Just("127.0.0.1/32".parse().unwrap()), 1 => other]
+    prop_oneof![3 => Just(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 32)), 1 => other]
 }
