@@ -1,6 +1,6 @@
 //! Original destinations that cannot be kept: the connection fails, unless the capture says that it passes.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use aya::maps::{HashMap, Map, MapData, MapInfo};
 use interceptor::parity::{
     backend::{self, Backend},
@@ -12,15 +12,17 @@ use interceptor_ebpf::abi::{Flow, Pending};
 use crate::{
     account::Account,
     client::{ask, service_in, tcp},
-    stage::{Corner, ORDINARY, set_in_pod},
+    stage::{Corner, ORDINARY},
 };
 
+/// Leaves no memory for what is kept beside sockets (`optmem_max`, in a namespace of its own since Linux 6.9).
+const NO_MEMORY: &[(&str, &str)] = &[("net/core/optmem_max", "1")];
 const BYPASS: &[&str] = &["--on-error", "bypass"];
 
 #[test]
 fn without_memory_for_its_record_a_connection_fails() -> anyhow::Result<()> {
     Corner {
-        prepare: take_socket_memory,
+        late_sysctls: NO_MEMORY,
         counted: Some("error-record"),
         differs: &[
             ("V4.connect", "ok", "ENOMEM"),
@@ -39,7 +41,7 @@ fn without_memory_for_its_record_a_connection_fails() -> anyhow::Result<()> {
 fn without_memory_for_its_record_a_connection_may_pass() -> anyhow::Result<()> {
     Corner {
         ebpf_flags: BYPASS,
-        prepare: take_socket_memory,
+        late_sysctls: NO_MEMORY,
         counted: Some("error-record"),
         differs: PASSES_BY,
         ..ORDINARY
@@ -100,11 +102,6 @@ fn connect_only(account: &mut Account) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Leaves no memory for what is kept beside sockets (`optmem_max`, in a namespace of its own since Linux 6.9).
-fn take_socket_memory(world: &World, _: Backend) -> anyhow::Result<()> {
-    set_in_pod(world, "net/core/optmem_max", "1")?.context("optmem_max cannot be set for one namespace")
 }
 
 /// Fills the map of pending connections to its last entry, with connections of a namespace that does not exist.

@@ -34,6 +34,8 @@ pub(crate) struct Corner {
     pub(crate) place: Place,
     /// Sysctls of the pod's namespace, set from the start.
     pub(crate) sysctls: &'static [(&'static str, &'static str)],
+    /// More of them, set when everybody listens.
+    pub(crate) late_sysctls: &'static [(&'static str, &'static str)],
     /// What is done once interception is in force.
     pub(crate) prepare: fn(&World, Backend) -> anyhow::Result<()>,
     /// What acts is given this as its standard input.
@@ -63,6 +65,7 @@ pub(crate) const ORDINARY: Corner = Corner {
     proxy_is_first: false,
     place: Place::Pod,
     sysctls: &[],
+    late_sysctls: &[],
     prepare: |_, _| Ok(()),
     input: |_| Ok(Stdio::null()),
     counted: None,
@@ -98,11 +101,8 @@ impl Corner {
     fn account(&self, backend: Backend) -> anyhow::Result<Account> {
         let world = World::build(Layout::default())?;
         let product = Product::new(&world)?;
-        for (name, value) in self.sysctls {
-            if let Err(error) = set_in_pod(&world, name, value)? {
-                let skipped = Some(format!("{name} cannot be set for one namespace: {error}"));
-                return Ok(Account { skipped, ..Account::default() });
-            }
+        if let Some(skipped) = set_in_pod(&world, self.sysctls)? {
+            return Ok(skipped);
         }
         let mut proxy = Actor::start(&world, &interceptor(), Place::Pod, proxy::OWNER)?;
         let [outbound, inbound] =
@@ -118,6 +118,9 @@ impl Corner {
         server.serve("peer", &any(&SERVICE_PORTS), &[])?;
         let mut application = Actor::start(&world, &interceptor(), Place::Pod, APP.owner)?;
         application.serve("application", &any(&APP_PORTS), &[])?;
+        if let Some(skipped) = set_in_pod(&world, self.late_sysctls)? {
+            return Ok(skipped);
+        }
         (self.prepare)(&world, backend)?;
 
         let mut account: Account = inside::run(&world, self.place, ROOT.owner, (self.input)(&world)?)?;
@@ -203,9 +206,16 @@ impl Listening {
     }
 }
 
-/// Sets a sysctl of the pod's namespace. The inner result is the kernel's: some belong to the whole machine.
-pub(crate) fn set_in_pod(world: &World, name: &str, value: &str) -> anyhow::Result<std::io::Result<()>> {
-    world.namespace(Place::Pod)?.enter(|| Ok(std::fs::write(format!("/proc/sys/{name}"), value)))
+/// Sets sysctls of the pod's namespace. Where one belongs to the whole machine, there is nothing to see.
+fn set_in_pod(world: &World, sysctls: &[(&str, &str)]) -> anyhow::Result<Option<Account>> {
+    for (name, value) in sysctls {
+        let set = || Ok(std::fs::write(format!("/proc/sys/{name}"), value));
+        if let Err(error) = world.namespace(Place::Pod)?.enter(set)? {
+            let skipped = Some(format!("{name} cannot be set for one namespace: {error}"));
+            return Ok(Some(Account { skipped, ..Account::default() }));
+        }
+    }
+    Ok(None)
 }
 
 fn any(ports: &[u16]) -> Vec<SocketAddr> {
