@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
     net::SocketAddr,
+    ops::Range,
 };
 
 use anyhow::Context as _;
@@ -109,6 +110,7 @@ impl<'w> Stage<'w> {
         let to = connection.to.address();
         let bind = connection.bind.map(super::scenario::Endpoint::address);
         let (world, interceptor) = (self.world, &self.runner.interceptor);
+        world.choose_ports_from(connection.client.place, ports_of(id))?;
         let client = match self.clients.entry(connection.client) {
             Entry::Occupied(client) => client.into_mut(),
             Entry::Vacant(vacant) => {
@@ -221,6 +223,19 @@ impl<'w> Stage<'w> {
         }
         ports
     }
+}
+
+/// The ports that the kernel may choose from for a connection. Connections stay open, and two to different places may
+/// by chance get one port; once both are redirected to one place, nat then has to make up another for the second.
+fn ports_of(connection: u32) -> Range<u32> {
+    /// Above every port that a scenario names.
+    const FIRST: u32 = 42_000;
+    /// Enough for the shortest connections, a thousand in a row.
+    const EACH: u32 = 1_500;
+    /// Ports end before another could follow.
+    const SLICES: u32 = 15;
+    let first = FIRST + connection % SLICES * EACH;
+    first..first + EACH
 }
 
 /// Ports in the pod that the proxy needs.

@@ -39,7 +39,7 @@ impl Effort {
     /// What the published numbers are made with.
     pub(crate) fn full() -> Self {
         Self {
-            rounds: 15,
+            rounds: 11,
             slice_milliseconds: 100,
             stream_bytes: 1 << 30,
             cidrs: vec![0, 100, 1_000, 10_000],

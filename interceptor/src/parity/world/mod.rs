@@ -8,7 +8,9 @@ mod residue;
 
 use std::{
     ffi::OsStr,
+    fs,
     net::IpAddr,
+    ops::Range,
     path::{Path, PathBuf},
     process::{self, Child, Command, Output},
     sync::{
@@ -109,6 +111,14 @@ impl World {
             None => self.residue.run(command, input),
             Some(place) => self.namespace(place)?.enter(|| self.residue.run(command, input)),
         }
+    }
+
+    /// Has the kernel choose ports of a place's sockets from a range.
+    pub(super) fn choose_ports_from(&self, place: Place, ports: Range<u32>) -> anyhow::Result<()> {
+        const SETTING: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+        let range = format!("{} {}", ports.start, ports.end - 1);
+        self.namespace(place)?
+            .enter(|| fs::write(SETTING, range).with_context(|| format!("cannot write {SETTING}")))
     }
 
     /// Starts a process that is killed, at the latest, when the world is removed.

@@ -2,7 +2,13 @@
 
 use std::{net::SocketAddr, os::fd::OwnedFd};
 
-use nix::{libc, sys::socket::getsockopt};
+use nix::{
+    libc,
+    sys::{
+        socket::{getsockopt, setsockopt, sockopt::ReceiveTimeout},
+        time::TimeVal,
+    },
+};
 
 use super::{
     protocol::Held,
@@ -25,6 +31,9 @@ mod option {
 /// `SK_MEMINFO_OPTMEM` of `linux/sock_diag.h`: where the kernel charges what BPF programs store with a socket.
 const OPTION_MEMORY: usize = 6;
 
+/// How long an answer may take.
+const PATIENCE: TimeVal = TimeVal::new(5, 0);
+
 /// Opens `count` connections, the targets in turn, and keeps them in `open`. The first that fails is the last.
 pub(super) fn hold(open: &mut Vec<OwnedFd>, targets: &[SocketAddr], count: usize) -> nix::Result<Held> {
     let targets: Vec<_> = targets.iter().copied().map(Target::new).collect();
@@ -32,6 +41,8 @@ pub(super) fn hold(open: &mut Vec<OwnedFd>, targets: &[SocketAddr], count: usize
     let mut failed = None;
     for target in targets.iter().cycle().take(count) {
         let connection = target.connect().and_then(|connection| {
+            // Where conntrack has no room left, packets of a connection that was made are lost for good.
+            setsockopt(&connection, ReceiveTimeout, &PATIENCE)?;
             exchange(&connection, KEEP)?;
             Ok(connection)
         });
