@@ -5,7 +5,10 @@ use std::{net::SocketAddr, os::fd::OwnedFd};
 use nix::{
     libc,
     sys::{
-        socket::{getsockopt, setsockopt, sockopt::ReceiveTimeout},
+        socket::{
+            getsockopt, setsockopt,
+            sockopt::{ReceiveTimeout, SendTimeout},
+        },
         time::TimeVal,
     },
 };
@@ -31,8 +34,8 @@ mod option {
 /// `SK_MEMINFO_OPTMEM` of `linux/sock_diag.h`: where the kernel charges what BPF programs store with a socket.
 const OPTION_MEMORY: usize = 6;
 
-/// How long an answer may take.
-const PATIENCE: TimeVal = TimeVal::new(5, 0);
+/// How long a connection or an answer may take.
+const PATIENCE: TimeVal = TimeVal::new(0, 900_000);
 
 /// Opens `count` connections, the targets in turn, and keeps them in `open`. The first that fails is the last.
 pub(super) fn hold(open: &mut Vec<OwnedFd>, targets: &[SocketAddr], count: usize) -> nix::Result<Held> {
@@ -40,9 +43,12 @@ pub(super) fn hold(open: &mut Vec<OwnedFd>, targets: &[SocketAddr], count: usize
     open.reserve(count);
     let mut failed = None;
     for target in targets.iter().cycle().take(count) {
-        let connection = target.connect().and_then(|connection| {
-            // Where conntrack has no room left, packets of a connection that was made are lost for good.
+        let connection = target.socket().and_then(|connection| {
+            // nat drops the packets of connections for which it has no port left, some of them for good; others get one
+            // when their packet is sent once more, after a second.
+            setsockopt(&connection, SendTimeout, &PATIENCE)?;
             setsockopt(&connection, ReceiveTimeout, &PATIENCE)?;
+            target.connect_from(&connection)?;
             exchange(&connection, KEEP)?;
             Ok(connection)
         });
