@@ -103,7 +103,8 @@ impl Observation {
         // A connection that passes the proxy more than once is written down in no certain order.
         let mut proxies: Vec<_> = raw.proxies.iter().collect();
         let is_clients = |sighting: &Sighting| client.iter().any(|(port, _)| *port == sighting.from.port());
-        proxies.sort_by_key(|sighting| (sighting.listener, !is_clients(sighting)));
+        let ended = |sighting: &Sighting| sighting.onward.as_ref().is_some_and(Result::is_err);
+        proxies.sort_by_key(|sighting| (sighting.listener, !is_clients(sighting), ended(sighting)));
         for sighting in proxies {
             facts.add_sighting("proxy", sighting, &[client.as_slice(), &onward].concat());
         }
