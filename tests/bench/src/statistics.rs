@@ -27,13 +27,13 @@ impl Estimate {
 
 /// How many of the lowest of `count` sorted values, and of the highest, lie outside the 95 % bounds of the median.
 fn outside(count: usize) -> usize {
-    // The chance that the true median lies below the k lowest of n values is that of at most k - 1 heads in n throws.
+    // With k values cut off, the chance that the true median lies below the lowest left is that of at most k heads in n throws.
     let mut chance = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
     let mut tail = 0.0;
     for heads in 0..count / 2 {
         tail += chance;
         if tail > 0.025 {
-            return heads;
+            return heads.saturating_sub(1);
         }
         chance *= (count - heads) as f64 / (heads + 1) as f64;
     }
