@@ -69,6 +69,15 @@ pub fn ebpf_runs_here() -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Runs a script in the pod to its good end, and returns what it printed; `$0` is the command.
+pub fn shell(world: &World, script: &str) -> anyhow::Result<String> {
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", script]).arg(interceptor());
+    let output = world.run(Some(Place::Pod), &mut shell, "")?;
+    ensure!(output.status.success(), "`{script}` failed: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 fn built_command() -> anyhow::Result<PathBuf> {
     let test = env::current_exe().context("cannot find the running test")?;
     let folder = test.parent().and_then(Path::parent).context("the test lies in target/<profile>/deps")?;

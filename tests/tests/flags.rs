@@ -8,7 +8,7 @@ use interceptor::parity::{
     plan::Place,
     world::{Layout, World},
 };
-use interceptor_tests::interceptor;
+use interceptor_tests::{interceptor, shell};
 
 /// A flag of istio-iptables (`tools/istio-iptables/pkg/cmd/root.go`), and how to see what it does.
 struct Flag {
@@ -365,12 +365,4 @@ impl Sight {
         }
         Ok(seen)
     }
-}
-
-fn shell(world: &World, script: &str) -> anyhow::Result<String> {
-    let mut shell = Command::new("sh");
-    shell.args(["-e", "-c", script]).arg(interceptor());
-    let output = world.run(Some(Place::Pod), &mut shell, "")?;
-    ensure!(output.status.success(), "`{script}` failed: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }

@@ -1,13 +1,8 @@
 //! `release` leaves nothing of nat rules, whichever configuration they are from, and everything of others.
 
-use std::process::Command;
-
 use anyhow::ensure;
-use interceptor::parity::{
-    plan::Place,
-    world::{Layout, World},
-};
-use interceptor_tests::interceptor;
+use interceptor::parity::world::{Layout, World};
+use interceptor_tests::shell;
 
 /// Every kind of rule, and a mark and a table that nothing but these flags tells.
 const FIRST: &str = "--ipv6=on -i 10.0.0.0/8 -b '*' -k vm0 -c net1 -m TPROXY -t 42 -r 77 \
@@ -49,13 +44,4 @@ fn nothing_is_left(backend: &str, foreign: &str) -> anyhow::Result<()> {
     let after = shell(&world, EVERYTHING)?;
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     world.close()
-}
-
-/// Runs a script in the pod; `$0` is the command.
-fn shell(world: &World, script: &str) -> anyhow::Result<String> {
-    let mut shell = Command::new("sh");
-    shell.args(["-e", "-c", script]).arg(interceptor());
-    let output = world.run(Some(Place::Pod), &mut shell, "")?;
-    ensure!(output.status.success(), "`{script}` failed: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }

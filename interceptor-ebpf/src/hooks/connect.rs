@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::generated::bpf_bind, macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    abi::{Address, Switches},
+    abi::{Address, Listener, Switches},
     policy::{Reason, Tables as _},
 };
 
@@ -43,6 +43,15 @@ fn connect(context: &SocketAddress) -> i32 {
 fn intercept(context: &SocketAddress, call: &mut Call, tables: &KernelTables) -> Result<Reason, Failure> {
     let socket = context.socket();
     call.decide(tables);
+    // Without its entry there a redirected connection is refused, and it is made after the last chance to let it pass.
+    // Datagrams have none.
+    let bypasses = !call.passes()
+        && !call.is_udp()
+        && tables.workload().any(Switches::BYPASS_ON_ERROR)
+        && !pending::has_room();
+    if bypasses {
+        call.listener = Listener::NONE;
+    }
     if call.passes() {
         if call.is_udp() {
             // It may have been redirected by an earlier call, and must not keep the names of that one.
@@ -52,10 +61,6 @@ fn intercept(context: &SocketAddress, call: &mut Call, tables: &KernelTables) ->
         if !call.own.is_unspecified() && !tables.is_local(&call.own) {
             call.foreign = 1;
         }
-    }
-    // Without its entry there a redirected connection is refused, and it is made after the last chance to let it pass.
-    if !call.passes() && tables.workload().any(Switches::BYPASS_ON_ERROR) && !pending::has_room() {
-        return Err(Failure::Pending);
     }
     call.plan(tables);
     // A socket that connects by itself has a record, too: over TCP it answers SO_ORIGINAL_DST with its remote address,
@@ -70,7 +75,7 @@ fn intercept(context: &SocketAddress, call: &mut Call, tables: &KernelTables) ->
     if call.rewrites != 0 {
         context.set_endpoint(&call.target.0);
     }
-    Ok(call.reason())
+    if bypasses { Err(Failure::Pending) } else { Ok(call.reason()) }
 }
 
 /// Binds the address the kernel would have chosen for the original destination, so that the proxy sees its peer as

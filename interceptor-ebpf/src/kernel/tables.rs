@@ -3,7 +3,7 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use interceptor_ebpf::{
     abi::{Address, Entry, EntryKey, Marks, Subject, Workload},
-    policy::{Decision, Tables},
+    policy::Tables,
 };
 
 use super::{
@@ -39,12 +39,6 @@ impl KernelTables {
         Ok(Self { table, workload: Workload::of_entry(Entry::of_words(entry)) })
     }
 
-    /// What makes the verifier forget.
-    #[inline(always)]
-    pub(crate) fn forget(&self) -> Forget<'_> {
-        Forget(self.workload)
-    }
-
     /// What capture and routes say of an address; nothing if no route leads to it.
     #[inline(always)]
     pub(crate) fn address(&self, address: &Address) -> Option<&'static Entry> {
@@ -71,7 +65,7 @@ impl KernelTables {
 
     #[inline(always)]
     fn marks(&self, subject: Subject, key: EntryKey) -> Marks {
-        Marks(self.forget().word(self.entry(subject, key).map_or(0, |entry| entry.marks.0)))
+        Marks(Forget(self.workload).word(self.entry(subject, key).map_or(0, |entry| entry.marks.0)))
     }
 
     #[inline(always)]
@@ -119,15 +113,5 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn interface(&self, interface: u32) -> Marks {
         self.id_marks(Subject::Interface, interface)
-    }
-
-    #[inline(always)]
-    fn settled(&self, decision: Decision) -> Decision {
-        self.forget().decision(&decision)
-    }
-
-    #[inline(always)]
-    fn settled_flag(&self, flag: bool) -> bool {
-        self.forget().flag(flag)
     }
 }

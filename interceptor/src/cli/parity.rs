@@ -11,14 +11,17 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use interceptor::parity::{
-    backend::Backend,
-    catalogue,
-    proxy::ProxyKind,
-    random::{self, Draw, Found},
-    report::{Report, Verdict},
-    runner::Runner,
-    scenario::{Scenario, Set},
+use interceptor::{
+    capture::Capture,
+    parity::{
+        backend::Backend,
+        catalogue::{self, Given},
+        proxy::ProxyKind,
+        random::{self, Draw, Found},
+        report::{Report, Verdict},
+        runner::Runner,
+        scenario::{Scenario, Set},
+    },
 };
 
 use super::output;
@@ -172,7 +175,7 @@ fn select(args: &Args) -> anyhow::Result<Vec<Scenario>> {
         (None, None) => None,
     };
     let all = match given {
-        Some(capture) => catalogue::scenarios_of(&capture, MOST_GIVEN),
+        Some(capture) => of_capture(&capture),
         None => catalogue::all(),
     };
     let filter = &args.filter;
@@ -186,6 +189,17 @@ fn select(args: &Args) -> anyhow::Result<Vec<Scenario>> {
     let scenarios: Vec<_> = all.into_iter().filter(wanted).collect();
     ensure!(!scenarios.is_empty(), "no scenario contains {filter:?}: see them all with `interceptor parity`");
     Ok(scenarios)
+}
+
+/// Says so where a capture has more connections to try than are made.
+fn of_capture(capture: &Capture) -> Vec<Scenario> {
+    let Given { scenarios, chosen, all } = catalogue::scenarios_of(capture, MOST_GIVEN);
+    if chosen < all {
+        output::warning(format_args!(
+            "rules of this capture may tell {all} connections apart; {chosen} of them, spread evenly, are made"
+        ));
+    }
+    scenarios
 }
 
 /// Shown on a terminal only: indicatif draws nothing elsewhere.

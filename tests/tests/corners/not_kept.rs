@@ -1,22 +1,32 @@
 //! Original destinations that cannot be kept: the connection fails, unless the capture says that it passes.
 
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
 use anyhow::ensure;
 use aya::maps::{HashMap, Map, MapData, MapInfo};
 use interceptor::parity::{
     backend::{self, Backend},
-    plan::Family,
+    plan::{Family, Host},
+    proxy,
     world::World,
 };
 use interceptor_ebpf::abi::{Flow, Pending};
+use rustix::net::connect_unspec;
+use socket2::{Domain, Socket};
 
 use crate::{
     account::Account,
-    client::{ask, service_in, tcp},
-    stage::{Corner, ORDINARY},
+    client::{ask, listener, service, service_in, tcp},
+    stage::{Corner, NO_PROXY, ORDINARY},
 };
 
 /// Leaves no memory for what is kept beside sockets (`optmem_max`, in a namespace of its own since Linux 6.9).
 const NO_MEMORY: &[(&str, &str)] = &[("net/core/optmem_max", "1")];
+const DNS_PROXY_PORT: u16 = 15053;
 const BYPASS: &[&str] = &["--on-error", "bypass"];
 
 #[test]
@@ -24,14 +34,7 @@ fn without_memory_for_its_record_a_connection_fails() -> anyhow::Result<()> {
     Corner {
         late_sysctls: NO_MEMORY,
         counted: Some("error-record"),
-        differs: &[
-            ("V4.connect", "ok", "ENOMEM"),
-            ("V4.answer", "peer hello", ""),
-            ("V6.connect", "ok", "ENOMEM"),
-            ("V6.answer", "peer hello", ""),
-            ("proxy.accepted", "2", "0"),
-            ("peer.accepted", "2", "0"),
-        ],
+        differs: const { &fails_with("ENOMEM") },
         ..ORDINARY
     }
     .holds(connect_only)
@@ -54,14 +57,7 @@ fn with_too_many_pending_a_connection_is_refused() -> anyhow::Result<()> {
     Corner {
         prepare: fill_pending,
         counted: Some("error-pending-full"),
-        differs: &[
-            ("V4.connect", "ok", "ECONNREFUSED"),
-            ("V4.answer", "peer hello", ""),
-            ("V6.connect", "ok", "ECONNREFUSED"),
-            ("V6.answer", "peer hello", ""),
-            ("proxy.accepted", "2", "0"),
-            ("peer.accepted", "2", "0"),
-        ],
+        differs: const { &fails_with("ECONNREFUSED") },
         ..ORDINARY
     }
     .holds(connect_only)
@@ -77,6 +73,80 @@ fn with_too_many_pending_a_connection_may_pass() -> anyhow::Result<()> {
         ..ORDINARY
     }
     .holds(connect_only)
+}
+
+#[test]
+fn a_redirected_socket_that_then_passes_has_its_new_names() -> anyhow::Result<()> {
+    Corner {
+        ebpf_flags: BYPASS,
+        prepare: fill_pending_but_for_one,
+        counted: Some("error-pending-full"),
+        differs: &[
+            ("second.connect", "EINPROGRESS", "ok"),
+            ("second.peer", "ENOTCONN", "service2 81"),
+            ("second.answer", "", "peer hello"),
+            ("peer.accepted", "0", "1"),
+        ],
+        ..NO_PROXY
+    }
+    .holds(|account| {
+        // A proxy that accepts nothing: its queue has room for one connection.
+        let proxy = listener(proxy::OUTBOUND_PORT, Domain::IPV4, false)?;
+        proxy.listen(0)?;
+        let (first, second) = (service(1, 80), service(2, 81));
+        let socket = tcp(first)?;
+        account.outcome("first.connect", &socket.connect(&first.into()));
+        account.names("first", &socket);
+        // The next has its entry until the proxy takes it, and there is no other.
+        let waiting = tcp(first)?;
+        waiting.set_nonblocking(true)?;
+        account.outcome("waiting.connect", &waiting.connect(&first.into()));
+
+        connect_unspec(&socket)?;
+        socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+        let connected = socket.connect(&second.into());
+        account.outcome("second.connect", &connected);
+        account.note("second.peer", account.address(peer_of(&socket)));
+        if connected.is_ok() {
+            ask(account, "second", &socket);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn datagrams_need_no_place_among_the_pending() -> anyhow::Result<()> {
+    Corner {
+        flags: &["--redirect-dns", "--capture-all-dns"],
+        ebpf_flags: BYPASS,
+        prepare: fill_pending,
+        ..NO_PROXY
+    }
+    .holds(|account| {
+        for family in [Family::V4, Family::V6] {
+            let resolver = UdpSocket::bind((Host::Loopback(1).address(family), DNS_PROXY_PORT))?;
+            resolver.set_read_timeout(Some(Duration::from_secs(10)))?;
+            let asking = UdpSocket::bind((family.unspecified(), 0))?;
+            asking.connect(service_in(family, 1, 53))?;
+            asking.send(b"query")?;
+            let mut heard = [0; 16];
+            let (length, _) = resolver.recv_from(&mut heard)?;
+            account.note(&format!("{family:?}.heard"), String::from_utf8_lossy(&heard[..length]));
+        }
+        Ok(())
+    })
+}
+
+/// What differs where eBPF has a connection fail.
+const fn fails_with(errno: &'static str) -> [(&'static str, &'static str, &'static str); 6] {
+    [
+        ("V4.connect", "ok", errno),
+        ("V4.answer", "peer hello", ""),
+        ("V6.connect", "ok", errno),
+        ("V6.answer", "peer hello", ""),
+        ("proxy.accepted", "2", "0"),
+        ("peer.accepted", "2", "0"),
+    ]
 }
 
 /// Under iptables the proxy connects to the peer, under eBPF the application does.
@@ -104,8 +174,21 @@ fn connect_only(account: &mut Account) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fills the map of pending connections to its last entry, with connections of a namespace that does not exist.
+fn peer_of(socket: &Socket) -> io::Result<SocketAddr> {
+    let address = socket.peer_addr()?;
+    address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
 fn fill_pending(world: &World, backend: Backend) -> anyhow::Result<()> {
+    fill(world, backend, 0)
+}
+
+fn fill_pending_but_for_one(world: &World, backend: Backend) -> anyhow::Result<()> {
+    fill(world, backend, 1)
+}
+
+/// Fills the map of pending connections but for a few entries, with connections of a namespace that does not exist.
+fn fill(world: &World, backend: Backend, free: u32) -> anyhow::Result<()> {
     if backend != Backend::Ebpf {
         return Ok(());
     }
@@ -114,12 +197,17 @@ fn fill_pending(world: &World, backend: Backend) -> anyhow::Result<()> {
     let map = Map::HashMap(MapData::from_pin(&pin)?);
     let mut pending: HashMap<MapData, [u8; size_of::<Flow>()], [u8; size_of::<Pending>()]> =
         map.try_into()?;
-    let mut key = [0xff; size_of::<Flow>()];
-    for number in 0..capacity {
+    let key = |number: u32| {
+        let mut key = [0xff; size_of::<Flow>()];
         key[8..12].copy_from_slice(&number.to_ne_bytes());
-        pending.insert(&key, &[0; size_of::<Pending>()], 0)?;
+        key
+    };
+    for number in 0..capacity {
+        pending.insert(&key(number), &[0; size_of::<Pending>()], 0)?;
     }
-    key[8..12].copy_from_slice(&capacity.to_ne_bytes());
-    ensure!(pending.insert(&key, &[0; size_of::<Pending>()], 0).is_err(), "the map is not full");
+    ensure!(pending.insert(&key(capacity), &[0; size_of::<Pending>()], 0).is_err(), "the map is not full");
+    for number in 0..free {
+        pending.remove(&key(number))?;
+    }
     Ok(())
 }

@@ -19,19 +19,32 @@ const STANDS_FOR_POD: [&str; 2] = ["10.1.0.5", "2001:db8:ffff::5"];
 /// Connections of one scenario: enough to share a world, few enough to be found in a report.
 const TOGETHER: usize = 12;
 
+/// Scenarios for a capture.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The scenarios.
+    pub scenarios: Vec<Scenario>,
+    /// How many connections are in them.
+    pub chosen: usize,
+    /// How many there are that the capture's rules may tell apart.
+    pub all: usize,
+}
+
 /// Scenarios for a capture, of at most that many connections, spread evenly over all there could be.
 #[must_use]
-pub fn scenarios_of(capture: &Capture, most: usize) -> Vec<Scenario> {
-    let all = connections_of(capture);
-    let step = all.len().div_ceil(most.max(1)).max(1);
-    let chosen: Vec<_> = all.into_iter().step_by(step).collect();
-    chosen
+pub fn scenarios_of(capture: &Capture, most: usize) -> Given {
+    let connections = connections_of(capture);
+    let all = connections.len();
+    let step = all.div_ceil(most.max(1)).max(1);
+    let chosen: Vec<_> = connections.into_iter().step_by(step).collect();
+    let scenarios = chosen
         .chunks(TOGETHER)
         .zip(1..)
         .map(|(connections, number)| {
             scenario(&format!("given capture {number}"), capture, connections.to_vec())
         })
-        .collect()
+        .collect();
+    Given { scenarios, chosen: chosen.len(), all }
 }
 
 /// A scenario under that capture, in a world where every address answers.

@@ -11,7 +11,7 @@ mod programs;
 mod streams;
 mod tproxy;
 
-pub use self::given::scenarios_of;
+pub use self::given::{Given, scenarios_of};
 pub(super) use self::given::{connections_of, scenario};
 use super::{
     plan::{Family, Host, Place},
