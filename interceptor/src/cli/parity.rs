@@ -31,7 +31,7 @@ mod junit;
 mod table;
 
 /// Connections made for a given capture: minutes of them at most.
-const MOST_GIVEN: usize = 300;
+const MOST_GIVEN: usize = 3_000;
 
 /// Run every scenario under two backends on this machine, and print where they differ.
 ///
