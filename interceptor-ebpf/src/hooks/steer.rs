@@ -50,7 +50,7 @@ fn steer(context: SkLookupContext) -> u32 {
         port: flow.target.0.port,
         interface: lookup.interface(),
     };
-    let decision = incoming(&facts, &tables);
+    let decision = tables.forget().decision(&incoming(&facts, &tables));
     let listener = decision.redirect();
     let refused = listener.is_some_and(|listener| assign(&context, workload, listener) == SK_DROP);
     let reason = if refused { Reason::NoListener } else { decision.reason };

@@ -7,7 +7,7 @@
 
 use core::ptr;
 
-use interceptor_ebpf::abi::Workload;
+use interceptor_ebpf::{abi::Workload, policy::Decision};
 
 /// Hides values behind a number the verifier cannot know: one out of a map.
 #[derive(Clone, Copy)]
@@ -20,5 +20,16 @@ impl Forget<'_> {
         // SAFETY: the reference is valid, and no program or command changes an entry that is in a table.
         let number = || unsafe { ptr::read_volatile(&raw const self.0.proxy_user) };
         value ^ number() ^ number()
+    }
+
+    /// The same decision.
+    #[inline(always)]
+    pub(crate) fn decision(self, value: &Decision) -> Decision {
+        const _: () = assert!(size_of::<Decision>() == size_of::<[u32; 2]>());
+        // SAFETY: both are two words of 32 bits, and each word comes back as it was.
+        unsafe {
+            let [a, b] = ptr::from_ref(value).cast::<[u32; 2]>().read();
+            ptr::from_ref(&[self.word(a), self.word(b)]).cast::<Decision>().read()
+        }
     }
 }

@@ -39,6 +39,12 @@ impl KernelTables {
         Ok(Self { table, workload: Workload::of_entry(Entry::of_words(entry)) })
     }
 
+    /// What makes the verifier forget.
+    #[inline(always)]
+    pub(crate) fn forget(&self) -> Forget<'_> {
+        Forget(self.workload)
+    }
+
     /// What capture and routes say of an address; nothing if no route leads to it.
     #[inline(always)]
     pub(crate) fn address(&self, address: &Address) -> Option<&'static Entry> {
@@ -65,7 +71,7 @@ impl KernelTables {
 
     #[inline(always)]
     fn marks(&self, subject: Subject, key: EntryKey) -> Marks {
-        Marks(Forget(self.workload).word(self.entry(subject, key).map_or(0, |entry| entry.marks.0)))
+        Marks(self.forget().word(self.entry(subject, key).map_or(0, |entry| entry.marks.0)))
     }
 
     #[inline(always)]

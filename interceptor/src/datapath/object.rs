@@ -4,6 +4,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
+    sync::LazyLock,
 };
 
 use aya::{Ebpf, EbpfLoader, programs::Program};
@@ -34,9 +35,12 @@ pub(super) const STEER: &str = "steer";
 
 /// What tells this build's programs from another's: a digest of the object.
 pub(super) fn digest() -> u64 {
-    let mut hasher = DefaultHasher::new();
-    OBJECT.hash(&mut hasher);
-    hasher.finish()
+    static DIGEST: LazyLock<u64> = LazyLock::new(|| {
+        let mut hasher = DefaultHasher::new();
+        OBJECT.hash(&mut hasher);
+        hasher.finish()
+    });
+    *DIGEST
 }
 
 /// The object with its maps, which are the pinned ones where there are any.

@@ -15,6 +15,7 @@ use interceptor::parity::{
     plan::Place,
     world::{Layout, Namespace, World},
 };
+use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::{
     bench::{Bench, Label, parallelism, turns},
@@ -59,8 +60,21 @@ fn alone(bench: &mut Bench, world: &World, regime: Regime, round: u32) -> anyhow
     let apply = timed(steps, namespace)?;
     let release = timed(undo(bench, world, regime, namespace), namespace)?;
     let label = Label { measure: "apply", case: "alone", size: 0, regime, round };
-    bench.record(&label, [("apply_ms", milliseconds(apply)), ("release_ms", milliseconds(release))]);
+    let values = [
+        ("apply_ms", milliseconds(apply)),
+        ("release_ms", milliseconds(release)),
+        ("grace_period_ms", milliseconds(grace_period()?)),
+    ];
+    bench.record(&label, values);
     Ok(())
+}
+
+/// How long the kernel takes until nobody reads what was in force before: RCU's grace period, of which writing to a map
+/// of maps waits for one (`maybe_wait_bpf_programs`), and this call for one and nothing else.
+fn grace_period() -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    membarrier(MembarrierCommand::Global).context("cannot wait for a grace period")?;
+    Ok(start.elapsed())
 }
 
 /// Many namespaces at the same time: how long each of them waits.

@@ -124,7 +124,11 @@ const TABLES: [Table; 13] = [
         measure: "apply",
         compared: true,
         size: None,
-        columns: &[("apply_ms", "apply, ms"), ("release_ms", "release, ms")],
+        columns: &[
+            ("apply_ms", "apply, ms"),
+            ("release_ms", "release, ms"),
+            ("grace_period_ms", "a grace period of RCU, ms"),
+        ],
         plot: None,
     },
     Table {
