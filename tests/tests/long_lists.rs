@@ -1,8 +1,9 @@
 //! No list is ever cut: all of a long one is in force, and one that is too long is refused with the limit.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{fmt::Write as _, fs, net::IpAddr};
 
 use anyhow::{Context as _, ensure};
+use aya::maps::{HashMap, Map, MapData, MapInfo};
 use interceptor::{
     datapath::enforced,
     parity::{
@@ -10,8 +11,8 @@ use interceptor::{
         world::{Layout, World},
     },
 };
-use interceptor_ebpf::abi::{Address, EntryKey, Marks, Subject};
-use interceptor_tests::Product;
+use interceptor_ebpf::abi::{Address, EntryKey, Label, Marks, Subject};
+use interceptor_tests::{Product, ebpf_runs_here};
 
 const NETWORKS: u32 = 20_000;
 const PORTS: u16 = 10_000;
@@ -23,7 +24,7 @@ fn everything_in_a_long_list_is_in_force() -> anyhow::Result<()> {
     let product = Product::new(&world)?;
     // Longer than a command line may be.
     let file = tempfile::Builder::new().suffix(".toml").tempfile()?;
-    std::fs::write(file.path(), settings()?)?;
+    fs::write(file.path(), settings()?)?;
     let file = file.path().to_str().context("a temporary path is UTF-8")?;
     product.apply(Place::Pod, &["--config", file])?;
 
@@ -67,6 +68,31 @@ fn a_list_that_is_too_long_is_refused_with_its_limit() -> anyhow::Result<()> {
     let error = String::from_utf8(output.stderr)?;
     ensure!(!output.status.success() && error.contains("65") && error.contains("64"), "{error}");
     ensure!(!product.state_dir().exists(), "something was left behind");
+    world.close()
+}
+
+#[test]
+fn one_workload_too_many_is_refused_and_leaves_nothing() -> anyhow::Result<()> {
+    if !ebpf_runs_here()? {
+        return Ok(());
+    }
+    let world = World::build(Layout { second_pod: true, ..Layout::default() })?;
+    let product = Product::new(&world)?;
+    product.apply(Place::Pod, &["-i", "*"])?;
+    let pin = product.state_dir().join("v1/maps/LABELS");
+    let capacity = MapInfo::from_pin(&pin)?.max_entries();
+    let mut labels: HashMap<MapData, u64, [u8; size_of::<Label>()]> =
+        Map::HashMap(MapData::from_pin(&pin)?).try_into()?;
+    // Cookies that no namespace will have; the pod has the last place.
+    for workload in 1..u64::from(capacity) {
+        labels.insert(&(u64::MAX - workload), &[0; size_of::<Label>()], 0)?;
+    }
+    let before = product.status()?;
+    let output = world.run(None, &mut product.apply_command(Place::SecondPod, &["-i", "*"])?, "")?;
+    let error = String::from_utf8(output.stderr)?;
+    ensure!(!output.status.success() && error.contains("65,536 workloads"), "{error}");
+    assert_eq!(product.status()?, before);
+    assert_eq!(fs::read_dir(product.state_dir().join("v1/workloads"))?.count(), 1, "a link was left");
     world.close()
 }
 

@@ -147,6 +147,12 @@ pub enum DatapathError {
         /// What the kernel said.
         source: Box<aya::maps::MapError>,
     },
+    /// The maps have no place for one more workload.
+    #[error(
+        "65,536 workloads are under interception, and there can be no more: `interceptor release` one that is not \
+         needed, or give this one a --state-dir of its own"
+    )]
+    TooManyWorkloads,
     /// Nothing is installed in the state folder.
     #[error("nothing is installed under {folder}; `interceptor apply` puts a workload under interception")]
     NotInstalled {

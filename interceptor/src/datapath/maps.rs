@@ -12,6 +12,7 @@ use interceptor_ebpf::{
     abi::{Counters, Entry, EntryKey, Flow, Label, Pending, Subject, Workload},
     policy::Reason,
 };
+use nix::libc;
 
 use super::{DatapathError, PolicyTable};
 
@@ -61,7 +62,8 @@ impl Maps {
         for (bits, key, entry) in table.entries() {
             trie.insert(&Key::new(bits, key), &entry, 0).map_err(failed("fill a policy table"))?;
         }
-        self.workloads.insert(&workload, &trie, 0).map_err(failed("put the workload under its policy table"))
+        let action = "put the workload under its policy table";
+        self.workloads.insert(&workload, &trie, 0).map_err(no_room(action))
     }
 
     /// The workload's own entry of its table; none if it is not enrolled or the table is broken.
@@ -116,9 +118,9 @@ impl Maps {
             };
             let cpus = nr_cpus().map_err(|(_, source)| failed(source))?.get() as usize;
             let zero = PerCpuValues::try_from(vec![Counters::default(); cpus]).map_err(failed)?;
-            self.counters.insert(&workload, zero, 0).map_err(self::failed("make the workload's counters"))?;
+            self.counters.insert(&workload, zero, 0).map_err(no_room("make the workload's counters"))?;
         }
-        self.labels.insert(&workload, label, 0).map_err(failed("write the workload's label"))
+        self.labels.insert(&workload, label, 0).map_err(no_room("write the workload's label"))
     }
 
     /// A workload's label.
@@ -144,6 +146,16 @@ impl Maps {
 
 fn failed(action: &'static str) -> impl FnOnce(MapError) -> DatapathError {
     move |source| DatapathError::Map { action, source: Box::new(source) }
+}
+
+/// The same for an entry of a workload's, for which a map may have no place left (`E2BIG`).
+fn no_room(action: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+    move |source| match source {
+        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+            DatapathError::TooManyWorkloads
+        }
+        source => failed(action)(source),
+    }
 }
 
 /// A missing key is an answer, not an error.
