@@ -150,11 +150,13 @@ fn failed(action: &'static str) -> impl FnOnce(MapError) -> DatapathError {
 
 /// The same for an entry of a workload's, for which a map may have no place left (`E2BIG`).
 fn no_room(action: &'static str) -> impl FnOnce(MapError) -> DatapathError {
-    move |source| match source {
-        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
-            DatapathError::TooManyWorkloads
+    move |source| {
+        if let MapError::SyscallError(error) = &source
+            && error.io_error.raw_os_error() == Some(libc::E2BIG)
+        {
+            return DatapathError::TooManyWorkloads;
         }
-        source => failed(action)(source),
+        failed(action)(source)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod actor;
 pub mod backend;
 pub mod catalogue;
 pub mod envoy;
+pub mod exchange;
 pub mod observation;
 pub mod plan;
 pub mod program;

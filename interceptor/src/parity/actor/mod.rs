@@ -13,21 +13,20 @@ mod server;
 pub(super) mod socket;
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Stdio},
+    process::{Child, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context as _, anyhow, bail};
-use serde::de::DeserializeOwned;
+use anyhow::Context as _;
 
 pub use self::process::serve_requests;
 use self::protocol::{
     Answer, Churn, Churned, Connected, Conversation, Datagram, Outcome, Request, Shorts, Sighting, Tallied,
 };
 use super::{
+    exchange::Exchange,
     plan::Place,
     world::{Namespace, World},
 };
@@ -43,8 +42,7 @@ pub struct Owner {
 
 /// The runner's end of an actor. The process ends when its standard input is closed, so at the latest with this.
 pub struct Actor {
-    requests: ChildStdin,
-    replies: BufReader<ChildStdout>,
+    exchange: Exchange,
     child: Option<Arc<Mutex<Child>>>,
 }
 
@@ -77,9 +75,7 @@ impl Actor {
 
     /// Takes charge of an actor's process, whose standard input and output are pipes.
     pub fn of(child: &mut Child) -> anyhow::Result<Self> {
-        let requests = child.stdin.take().context("the actor's standard input is a pipe")?;
-        let replies = child.stdout.take().context("the actor's standard output is a pipe")?;
-        Ok(Self { requests, replies: BufReader::new(replies), child: None })
+        Ok(Self { exchange: Exchange::with(child)?, child: None })
     }
 
     /// Connects; see [`Request::Connect`].
@@ -89,17 +85,17 @@ impl Actor {
         to: SocketAddr,
         bind: Option<SocketAddr>,
     ) -> anyhow::Result<Connected> {
-        self.request(&Request::Connect { id, to, bind })
+        self.exchange.ask(&Request::Connect { id, to, bind })
     }
 
     /// Sends a line and waits for the answer; see [`Request::Ask`].
     pub fn ask(&mut self, id: u32, text: &str) -> anyhow::Result<Outcome<Answer>> {
-        self.request(&Request::Ask { id, text: text.to_owned() })
+        self.exchange.ask(&Request::Ask { id, text: text.to_owned() })
     }
 
     /// Closes a socket.
     pub fn close(&mut self, id: u32) -> anyhow::Result<()> {
-        self.request(&Request::Close { id })
+        self.exchange.ask(&Request::Close { id })
     }
 
     /// Has a conversation, after which the socket is closed; see [`Request::Converse`].
@@ -109,12 +105,12 @@ impl Actor {
         to: SocketAddr,
         how: Conversation,
     ) -> anyhow::Result<Outcome<Answer>> {
-        self.request(&Request::Converse { id, to, how })
+        self.exchange.ask(&Request::Converse { id, to, how })
     }
 
     /// Makes short connections; see [`Request::Shorts`].
     pub fn shorts(&mut self, to: SocketAddr, count: u32) -> anyhow::Result<Shorts> {
-        self.request(&Request::Shorts { to, count })
+        self.exchange.ask(&Request::Shorts { to, count })
     }
 
     /// Sends datagrams and waits for the answers; see [`Request::Datagram`].
@@ -124,12 +120,12 @@ impl Actor {
         bind: Option<SocketAddr>,
         connected: bool,
     ) -> anyhow::Result<Datagram> {
-        self.request(&Request::Datagram { to: to.to_vec(), bind, connected })
+        self.exchange.ask(&Request::Datagram { to: to.to_vec(), bind, connected })
     }
 
     /// Becomes a server; see [`Request::Serve`].
     pub fn serve(&mut self, name: &str, tcp: &[SocketAddr], udp: &[SocketAddr]) -> anyhow::Result<()> {
-        self.request(&Request::Serve { name: name.to_owned(), tcp: tcp.to_vec(), udp: udp.to_vec() })
+        self.exchange.ask(&Request::Serve { name: name.to_owned(), tcp: tcp.to_vec(), udp: udp.to_vec() })
     }
 
     /// Becomes a proxy; see [`Request::Proxy`].
@@ -153,45 +149,31 @@ impl Actor {
         inbound: &[SocketAddr],
         mark: Option<u32>,
     ) -> anyhow::Result<()> {
-        self.request(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec(), mark })
+        self.exchange.ask(&Request::Proxy { outbound: outbound.to_vec(), inbound: inbound.to_vec(), mark })
     }
 
     /// Listens without ever accepting; see [`Request::Mute`].
     pub fn mute(&mut self, listen: &[SocketAddr]) -> anyhow::Result<()> {
-        self.request(&Request::Mute { listen: listen.to_vec() })
+        self.exchange.ask(&Request::Mute { listen: listen.to_vec() })
     }
 
     /// What this server or proxy accepted since the last call.
     pub fn sightings(&mut self) -> anyhow::Result<Vec<Sighting>> {
-        self.request(&Request::Sightings)
+        self.exchange.ask(&Request::Sightings)
     }
 
     /// Makes many short connections; see [`Request::Churn`].
     pub fn churn(&mut self, churn: Churn) -> anyhow::Result<Churned> {
-        self.request(&Request::Churn(churn))
+        self.exchange.ask(&Request::Churn(churn))
     }
 
     /// Becomes the accepting side of [`Actor::churn`]; see [`Request::Tally`].
     pub fn tally(&mut self, listen: SocketAddr) -> anyhow::Result<()> {
-        self.request(&Request::Tally { listen })
+        self.exchange.ask(&Request::Tally { listen })
     }
 
     /// What [`Actor::tally`] counted so far.
     pub fn tallied(&mut self) -> anyhow::Result<Tallied> {
-        self.request(&Request::Tallied)
-    }
-
-    fn request<T: DeserializeOwned>(&mut self, request: &Request) -> anyhow::Result<T> {
-        let mut line = serde_json::to_string(request)?;
-        line.push('\n');
-        self.requests.write_all(line.as_bytes()).context("an actor does not take requests any more")?;
-        line.clear();
-        self.replies.read_line(&mut line).context("an actor's answer is lost")?;
-        if line.is_empty() {
-            bail!("an actor ended before its time, asked for {request:?}");
-        }
-        let reply: Result<T, String> =
-            serde_json::from_str(&line).with_context(|| format!("an actor answered {line:?}"))?;
-        reply.map_err(|reason| anyhow!("{reason}"))
+        self.exchange.ask(&Request::Tallied)
     }
 }

@@ -1,8 +1,8 @@
-//! The inside of an actor: its loop over requests and the sockets it keeps.
+//! The inside of an actor: what it does at each request, and the sockets it keeps.
 
 use std::{
     collections::HashMap,
-    io::{self, Write as _},
+    io,
     net::{Shutdown, SocketAddr, TcpStream},
     time::Instant,
 };
@@ -21,19 +21,12 @@ use super::{
     server::Log,
     socket::{self, errno, observe},
 };
+use crate::parity::exchange::answer;
 
 /// Answers requests until standard input ends.
 pub fn serve_requests() -> anyhow::Result<()> {
     let mut state = State::default();
-    let mut output = io::stdout().lock();
-    for line in io::stdin().lines() {
-        let request = serde_json::from_str(&line?).context("cannot read the request")?;
-        let reply = state.handle(request).map_err(|error| format!("{error:#}"));
-        serde_json::to_writer(&mut output, &reply)?;
-        output.write_all(b"\n")?;
-        output.flush()?;
-    }
-    Ok(())
+    answer(|request| state.handle(request))
 }
 
 #[derive(Default)]

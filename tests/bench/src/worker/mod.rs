@@ -9,17 +9,15 @@ pub(crate) mod protocol;
 mod server;
 mod socket;
 
-use std::{
-    io::{self, BufRead as _, BufReader, Write as _},
-    os::fd::OwnedFd,
-    path::Path,
-    process::{ChildStdin, ChildStdout, Stdio},
-    sync::PoisonError,
-    time::Duration,
-};
+use std::{os::fd::OwnedFd, path::Path, process::Stdio, sync::PoisonError, time::Duration};
 
-use anyhow::{Context as _, anyhow, bail};
-use interceptor::parity::{actor::Owner, plan::Place, world::World};
+use anyhow::Context as _;
+use interceptor::parity::{
+    actor::Owner,
+    exchange::{Exchange, answer},
+    plan::Place,
+    world::World,
+};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -39,10 +37,7 @@ pub(crate) struct WorkerArgs {
 
 /// The measuring command's end of a worker. The process ends when its standard input is closed, so at the latest with
 /// this.
-pub(crate) struct Worker {
-    requests: ChildStdin,
-    replies: BufReader<ChildStdout>,
-}
+pub(crate) struct Worker(Exchange);
 
 impl Worker {
     /// Starts a worker in a place of a world.
@@ -59,24 +54,12 @@ impl Worker {
         command.args(["worker", "--processors", &processors.join(",")]);
         let child = world.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-        let requests = child.stdin.take().context("the worker's standard input is a pipe")?;
-        let replies = child.stdout.take().context("the worker's standard output is a pipe")?;
-        Ok(Self { requests, replies: BufReader::new(replies) })
+        Ok(Self(Exchange::with(&mut child)?))
     }
 
     /// Asks for one thing and waits for the answer, whose type the request's documentation names.
     pub(crate) fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> anyhow::Result<T> {
-        let mut line = serde_json::to_string(request)?;
-        line.push('\n');
-        self.requests.write_all(line.as_bytes()).context("a worker does not take requests any more")?;
-        line.clear();
-        self.replies.read_line(&mut line).context("a worker's answer is lost")?;
-        if line.is_empty() {
-            bail!("a worker ended before its time, asked for {request:?}");
-        }
-        let reply: Result<T, String> =
-            serde_json::from_str(&line).with_context(|| format!("a worker answered {line:?}"))?;
-        reply.map_err(|reason| anyhow!("{reason}"))
+        self.0.ask(request)
     }
 }
 
@@ -90,15 +73,7 @@ pub(crate) fn work(args: &WorkerArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot run on processors {:?}", args.processors))?;
 
     let mut state = State::default();
-    let mut output = io::stdout().lock();
-    for line in io::stdin().lines() {
-        let request = serde_json::from_str(&line?).context("cannot read the request")?;
-        let reply = state.handle(request).map_err(|error| format!("{error:#}"));
-        serde_json::to_writer(&mut output, &reply)?;
-        output.write_all(b"\n")?;
-        output.flush()?;
-    }
-    Ok(())
+    answer(|request| state.handle(request))
 }
 
 #[derive(Default)]
