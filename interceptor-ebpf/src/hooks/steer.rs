@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks, Point},
+    abi::{LISTENER_SLOTS, Listener, ListenerKey, Marks, Point, Switches},
     policy::{Incoming, Reason, Tables as _, incoming},
 };
 
@@ -43,10 +43,12 @@ fn steer(context: SkLookupContext) -> u32 {
             flow.target.0.address.is_spread() && tables.workload().is_proxy_port(flow.target.0.port);
         return if redirected { refuse(workload, Reason::OriginalUnknown) } else { SK_PASS };
     }
-    let destination = tables.address(&flow.target.0.address).map_or(Marks::default(), |entry| entry.marks);
+    // No other clause of these connections asks for the destination.
+    let asks = tables.workload().any(Switches::TPROXY | Switches::REROUTED_INTERFACES);
+    let destination = if asks { tables.address(&flow.target.0.address) } else { None };
     let facts = Incoming {
         is_v4: flow.target.0.address.is_v4(),
-        destination,
+        destination: destination.map_or(Marks::default(), |entry| entry.marks),
         port: flow.target.0.port,
         interface: lookup.interface(),
     };

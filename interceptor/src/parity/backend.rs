@@ -53,6 +53,15 @@ impl fmt::Display for Backend {
 }
 
 impl Backend {
+    /// Whether it enforces by nat rules.
+    #[must_use]
+    pub fn is_nat(self) -> bool {
+        match self {
+            Self::IptablesNft | Self::IptablesLegacy | Self::Iptables | Self::Nft => true,
+            Self::None | Self::Ebpf => false,
+        }
+    }
+
     /// Puts a pod under interception. `interceptor` is the path of the `interceptor` command.
     pub fn apply(
         self,

@@ -104,7 +104,9 @@ fn rows(scenario: &Scenario, backends: &[Backend], runs: &[Run]) -> Vec<Row> {
             _ if skip.is_some() => Verdict::Skipped(skip.map(ToString::to_string).unwrap_or_default()),
             _ if scenario.refused.is_some() => refusal(scenario, backends, runs),
             ([.., left, right], [.., Ok(on_left), Ok(on_right)]) => {
-                compare(&scenario.expected, index, (*left, on_left), (*right, on_right))
+                let (left, right) = ((*left, on_left), (*right, on_right));
+                lost(scenario, index, left, right)
+                    .unwrap_or_else(|| compare(&scenario.expected, index, left, right))
             }
             _ => Verdict::Failed,
         };
@@ -134,6 +136,37 @@ fn refusal(scenario: &Scenario, backends: &[Backend], runs: &[Run]) -> Verdict {
         reason: scenario.refused.filter(|_| as_pinned),
     };
     if as_pinned { Verdict::Explained(vec![difference]) } else { Verdict::Different(vec![difference]) }
+}
+
+/// The verdict about a connection that nat loses on this kernel; none if it does not, or if that is not all.
+fn lost(
+    scenario: &Scenario,
+    connection: usize,
+    left: (Backend, &Observation),
+    right: (Backend, &Observation),
+) -> Option<Verdict> {
+    const CONNECT: &str = "app.connect";
+    let lost = scenario.lost.filter(|lost| lost.connection == connection)?;
+    let is_lost =
+        |(backend, seen): (Backend, &Observation)| backend.is_nat() && seen.value(CONNECT) == lost.errno;
+    let works = |(backend, seen): (Backend, &Observation)| {
+        let mut pins = scenario.expected.iter().filter(|pin| pin.connection == connection);
+        backend == Backend::Ebpf
+            && seen.value(CONNECT) == "ok"
+            && pins.all(|pin| pin.value(backend) == Some(seen.value(pin.fact)))
+    };
+    if is_lost(left) && is_lost(right) {
+        return Some(compare(&[], connection, left, right));
+    }
+    let is_explained = is_lost(left) && works(right) || works(left) && is_lost(right);
+    is_explained.then(|| {
+        Verdict::Explained(vec![Difference {
+            fact: CONNECT.to_owned(),
+            left: left.1.value(CONNECT).to_owned(),
+            right: right.1.value(CONNECT).to_owned(),
+            reason: Some(lost.reason),
+        }])
+    })
 }
 
 /// Compares fact by fact. A fact with a pinned difference must have exactly the pinned values, so one that has
@@ -178,6 +211,7 @@ fn compare(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parity::scenario::Lost;
 
     const PIN: Expected =
         Expected { connection: 0, fact: "proxy.peer", nat: "pod:other", ebpf: "pod:src", reason: "so" };
@@ -198,6 +232,27 @@ mod tests {
         assert!(matches!(verdict(&[], &facts, &facts[..1]), Verdict::Different(_)));
         assert!(matches!(verdict(&[], &facts[..1], &facts), Verdict::Different(_)));
         assert_eq!(verdict(&[], &facts, &facts), Verdict::Equal);
+    }
+
+    #[test]
+    fn a_connection_that_nat_loses_must_work_under_ebpf() {
+        let scenario = Scenario {
+            expected: vec![PIN],
+            lost: Some(Lost { connection: 0, errno: "ETIMEDOUT", reason: "so" }),
+            ..crate::parity::catalogue::all().swap_remove(0)
+        };
+        let verdict = |nat: &[(&str, &str)], ebpf: &[(&str, &str)]| {
+            let (nat, ebpf) = (saw(nat), saw(ebpf));
+            lost(&scenario, 0, (Backend::IptablesNft, &nat), (Backend::Ebpf, &ebpf))
+        };
+        let (nat, ebpf) =
+            ([("app.connect", "ETIMEDOUT")], [("app.connect", "ok"), ("proxy.peer", "pod:src")]);
+        assert!(matches!(verdict(&nat, &ebpf), Some(Verdict::Explained(_))));
+        assert_eq!(verdict(&[("app.connect", "ECONNREFUSED")], &ebpf), None);
+        assert_eq!(verdict(&nat, &nat), None);
+        assert_eq!(verdict(&nat, &ebpf[..1]), None);
+        let both = (Backend::IptablesNft, &saw(&nat));
+        assert_eq!(lost(&scenario, 0, both, both), Some(Verdict::Equal));
     }
 
     #[test]

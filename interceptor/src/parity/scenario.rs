@@ -29,6 +29,8 @@ pub struct Scenario {
     pub connections: Vec<Connection>,
     /// Differences between nat and eBPF that are meant to be.
     pub expected: Vec<Expected>,
+    /// What nat does instead on some kernels.
+    pub lost: Option<Lost>,
     /// Why eBPF refuses the capture, in words that its refusal contains; most are not refused.
     pub refused: Option<&'static str>,
     /// Which part of the catalogue it belongs to.
@@ -190,6 +192,17 @@ pub struct Expected {
     pub reason: &'static str,
 }
 
+/// A connection that nat loses on some kernels. There it fails, and what else is expected of it under nat is not seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// Index of the connection.
+    pub connection: usize,
+    /// How `connect()` then fails.
+    pub errno: &'static str,
+    /// On which kernels, and why.
+    pub reason: &'static str,
+}
+
 impl Expected {
     /// Whether this speaks of that fact of that connection.
     #[must_use]
@@ -200,13 +213,7 @@ impl Expected {
     /// The value pinned for a backend; without interception there is none.
     #[must_use]
     pub fn value(&self, backend: Backend) -> Option<&'static str> {
-        match backend {
-            Backend::None => None,
-            Backend::IptablesNft | Backend::IptablesLegacy | Backend::Iptables | Backend::Nft => {
-                Some(self.nat)
-            }
-            Backend::Ebpf => Some(self.ebpf),
-        }
+        if backend.is_nat() { Some(self.nat) } else { (backend == Backend::Ebpf).then_some(self.ebpf) }
     }
 }
 

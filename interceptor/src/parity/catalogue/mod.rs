@@ -77,6 +77,7 @@ fn many(name: &str, connections: Vec<Connection>) -> Scenario {
         sidecar: Sidecar::Runs,
         connections,
         expected: Vec::new(),
+        lost: None,
         refused: None,
         set: Set::Injected,
     }
