@@ -67,7 +67,7 @@ mod helper {
     pub(super) use crate::datapath::trial::SET_RETVAL;
 }
 
-pub(super) static FEATURES: [Feature; 78] = [
+pub(super) static FEATURES: [Feature; 79] = [
     system("CAP_BPF", host::may_load)
         .serves("load BPF programs (CAP_SYS_ADMIN will do)")
         .without_it("no eBPF backend, and most of this table stays unknown")
@@ -271,6 +271,12 @@ pub(super) static FEATURES: [Feature; 78] = [
         .serves("describes the values kept with sockets")
         .without_it("no eBPF backend")
         .in_programs(RECORDS),
+    bpf("memory for functions", Check::MemoryForFunctions, "5.12")
+        .serves(
+            "parts of a program that the verifier follows by themselves, so that their ways do not multiply",
+        )
+        .without_it("no eBPF backend")
+        .in_programs(&["connect4", "connect6", "sendmsg4", "sendmsg6"]),
     bpf("storage with sockets", Check::SocketStorage(NO_PREALLOC | CLONE), "5.4")
         .serves("keeps what belongs to a connection as long as its socket lives; accepted sockets inherit it")
         .without_it("no eBPF backend")

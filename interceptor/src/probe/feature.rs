@@ -174,6 +174,8 @@ pub(super) enum Check {
     SocketStorage(u32),
     /// Descriptions of types load.
     TypeInformation,
+    /// Functions that the verifier follows by themselves may be given memory.
+    MemoryForFunctions,
     /// A part of netfilter, by a function of it.
     Netfilter(Symbol),
     /// A program in `PATH`, and what it says its version is.
@@ -199,6 +201,7 @@ impl Check {
                 Finding::answered("stored a value with a socket", trial::socket_storage(flags))
             }
             Self::TypeInformation => Finding::answered("loaded a description", trial::type_information()),
+            Self::MemoryForFunctions => Finding::answered(LOADED, trial::memory_for_functions()),
             Self::Netfilter(symbol) => netfilter::symbol(host, symbol),
             Self::Tool(name) => netfilter::tool(name),
             Self::Host(check) => check(host),

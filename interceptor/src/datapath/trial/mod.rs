@@ -2,6 +2,8 @@
 //!
 //! Nothing is attached, and everything made is closed again at once.
 
+mod types;
+
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
@@ -48,9 +50,18 @@ impl Instruction {
     /// Makes 1 the result, which every hook here may return.
     const ALLOW: Self = Self::new(0xb7, 0, 0, 1);
     const EXIT: Self = Self::new(0x95, 0, 0, 0);
+    /// Makes zero of the last word on the stack.
+    const CLEAR: Self = Self::new(0x62, 10, 0xfffc, 0);
+    /// Makes the end of the stack, and then its last word, the first argument.
+    const POINT: [Self; 2] = [Self::new(0xbf, 0xa1, 0, 0), Self::new(0x07, 1, 0, 0xffff_fffc)];
 
     const fn call(helper: u16) -> Self {
         Self::new(0x85, 0, 0, helper as u32)
+    }
+
+    /// Calls the function that begins so many instructions after the next.
+    const fn call_function(distance: u32) -> Self {
+        Self::new(0x85, 0x10, 0, distance)
     }
 
     /// Reads a word of the context, which is register 1 when a program starts.
@@ -83,6 +94,28 @@ pub(crate) fn helper(hook: Hook, helper: u16) -> Answer {
 /// Whether programs of a hook may read the word of their context at an offset.
 pub(crate) fn context_word(hook: Hook, offset: u16) -> Answer {
     answer(load(hook, &[Instruction::read_context(offset), Instruction::ALLOW, Instruction::EXIT]))
+}
+
+/// Whether functions that the verifier follows by themselves may be given memory.
+pub(crate) fn memory_for_functions() -> Answer {
+    let [point, at_last_word] = Instruction::POINT;
+    let program = [
+        Instruction::CLEAR,
+        point,
+        at_last_word,
+        Instruction::call_function(2),
+        Instruction::ALLOW,
+        Instruction::EXIT,
+        Instruction::ALLOW,
+        Instruction::EXIT,
+    ];
+    match types::functions() {
+        Ok((types, [main, called])) => {
+            let functions = Functions { types, starts: vec![[0, main], [6, called]] };
+            answer(load_described(Hook::Connect4, &program, Some(&functions)))
+        }
+        Err(error) => taken(Err(error)),
+    }
 }
 
 /// Whether a link can attach a program of a hook, with flags of linux/bpf.h.
@@ -126,7 +159,7 @@ pub(crate) fn map_of_maps(outer: Shape, inner: Shape) -> Answer {
 
 /// Whether the kernel takes a description of types.
 pub(crate) fn type_information() -> Answer {
-    taken(load_type_information())
+    taken(types::int())
 }
 
 /// Whether a map can keep values with sockets, made with flags of linux/bpf.h: one is stored, since some kernels make
@@ -141,7 +174,7 @@ pub(crate) fn socket_storage(flags: u32) -> Answer {
         value: u64,
         flags: u64,
     }
-    let types = match load_type_information() {
+    let types = match types::int() {
         Ok(types) => types,
         Err(error) => return taken(Err(error)),
     };
@@ -170,7 +203,6 @@ pub(crate) fn socket_storage(flags: u32) -> Answer {
 const BPF_MAP_CREATE: u32 = 0;
 const BPF_MAP_UPDATE_ELEM: u32 = 2;
 const BPF_PROG_LOAD: u32 = 5;
-const BPF_BTF_LOAD: u32 = 18;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_UPDATE: u32 = 29;
 
@@ -180,7 +212,23 @@ struct Refusal {
     log: String,
 }
 
+/// What a program's functions are described by.
+struct Functions {
+    types: OwnedFd,
+    /// Where each begins, by its instruction's number, and the number of its type (`bpf_func_info`).
+    starts: Vec<[u32; 2]>,
+}
+
 fn load(hook: Hook, instructions: &[Instruction]) -> Result<OwnedFd, Refusal> {
+    load_described(hook, instructions, None)
+}
+
+/// Loads a program of functions that have descriptions.
+fn load_described(
+    hook: Hook,
+    instructions: &[Instruction],
+    functions: Option<&Functions>,
+) -> Result<OwnedFd, Refusal> {
     #[repr(C)]
     struct Request {
         kind: u32,
@@ -195,6 +243,11 @@ fn load(hook: Hook, instructions: &[Instruction]) -> Result<OwnedFd, Refusal> {
         name: [u8; 16],
         interface: u32,
         attach: u32,
+        types: RawFd,
+        function_size: u32,
+        functions: u64,
+        function_count: u32,
+        padding: u32,
     }
     let mut log = vec![0_u8; 4096];
     let request = Request {
@@ -210,6 +263,12 @@ fn load(hook: Hook, instructions: &[Instruction]) -> Result<OwnedFd, Refusal> {
         name: [0; 16],
         interface: 0,
         attach: hook as u32,
+        types: functions.map_or(0, |functions| functions.types.as_raw_fd()),
+        function_size: if functions.is_some() { 8 } else { 0 },
+        functions: functions.map_or(0, |functions| functions.starts.as_ptr() as u64),
+        function_count: functions
+            .map_or(0, |functions| u32::try_from(functions.starts.len()).unwrap_or(u32::MAX)),
+        padding: 0,
     };
     bpf(BPF_PROG_LOAD, &request).and_then(descriptor).map_err(|error| {
         let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
@@ -276,28 +335,4 @@ fn create_map(shape: Shape, inner: RawFd, types: Option<&OwnedFd>) -> io::Result
         value_type: type_id,
     };
     descriptor(bpf(BPF_MAP_CREATE, &request)?)
-}
-
-/// Loads the description of one type, a 32-bit `int` (Documentation/bpf/btf.rst).
-fn load_type_information() -> io::Result<OwnedFd> {
-    const HEADER: [u32; 6] = [0x0001_eb9f, 24, 0, 16, 16, 5];
-    const INT: [u32; 4] = [1, 1 << 24, 4, 1 << 24 | 32];
-    const NAMES: &[u8] = b"\0int\0";
-    #[repr(C)]
-    struct Request {
-        data: u64,
-        log: u64,
-        size: u32,
-        log_size: u32,
-        log_level: u32,
-        // The kernel refuses a request with anything but zeros behind what it knows.
-        padding: u32,
-    }
-    let mut data: Vec<u8> = HEADER.iter().chain(&INT).flat_map(|word| word.to_le_bytes()).collect();
-    data.extend_from_slice(NAMES);
-    let size = u32::try_from(data.len()).map_err(io::Error::other)?;
-    descriptor(bpf(
-        BPF_BTF_LOAD,
-        &Request { data: data.as_ptr() as u64, log: 0, size, log_size: 0, log_level: 0, padding: 0 },
-    )?)
 }
