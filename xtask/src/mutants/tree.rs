@@ -1,6 +1,7 @@
 //! A copy of the sources in which faults can be planted.
 
 use std::{
+    collections::HashSet,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -40,6 +41,7 @@ impl Tree {
         for name in listed.split_terminator('\0') {
             tree.copy_file(name)?;
         }
+        tree.remove_others(&listed)?;
         let tools = tree.root.join("target/tools");
         if !tools.exists() {
             fs::create_dir_all(tree.root.join("target")).context("cannot make the copy's target")?;
@@ -59,6 +61,30 @@ impl Tree {
         let folder = target.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         fs::write(&target, content).with_context(|| format!("cannot write {}", target.display()))
+    }
+
+    /// Removes what was copied earlier and is no source any more: of a module that was moved, cargo would find both
+    /// files.
+    fn remove_others(&self, listed: &str) -> Result<()> {
+        let sources: HashSet<_> = listed
+            .split_terminator('\0')
+            .filter(|name| workspace::root().join(name).exists())
+            .map(|name| self.root.join(name))
+            .collect();
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            let entries =
+                fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+            for entry in entries {
+                let path = entry.context("cannot read the copy")?.path();
+                if path.is_dir() {
+                    folders.extend((path != self.root.join("target")).then_some(path));
+                } else if !sources.contains(&path) {
+                    fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Puts a fault into the copy.
