@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, net::IpAddr};
 
 use anyhow::{Context as _, ensure};
-use aya::maps::{HashMap, Map, MapData, MapInfo};
+use aya::maps::{HashMap, Map, MapData, MapInfo, PerCpuHashMap};
 use interceptor::{
     datapath::enforced,
     parity::{
@@ -11,7 +11,7 @@ use interceptor::{
         world::{Layout, World},
     },
 };
-use interceptor_ebpf::abi::{Address, EntryKey, Label, Marks, Subject};
+use interceptor_ebpf::abi::{Address, Counters, EntryKey, Label, Marks, Subject};
 use interceptor_tests::{Product, ebpf_runs_here};
 
 const NETWORKS: u32 = 20_000;
@@ -92,6 +92,9 @@ fn one_workload_too_many_is_refused_and_leaves_nothing() -> anyhow::Result<()> {
     let error = String::from_utf8(output.stderr)?;
     ensure!(!output.status.success() && error.contains("65,536 workloads"), "{error}");
     assert_eq!(product.status()?, before);
+    let counters: PerCpuHashMap<MapData, u64, [u8; size_of::<Counters>()]> =
+        Map::PerCpuHashMap(MapData::from_pin(product.state_dir().join("v1/maps/COUNTERS"))?).try_into()?;
+    assert_eq!(counters.keys().count(), 1, "counters were left");
     assert_eq!(fs::read_dir(product.state_dir().join("v1/workloads"))?.count(), 1, "a link was left");
     world.close()
 }

@@ -43,8 +43,8 @@ fn connect(context: &SocketAddress) -> i32 {
 fn intercept(context: &SocketAddress, call: &mut Call, tables: &KernelTables) -> Result<Reason, Failure> {
     let socket = context.socket();
     call.decide(tables);
-    // Without its entry there a redirected connection is refused, and it is made after the last chance to let it pass.
-    // Datagrams have none.
+    // A redirected connection without an entry in PENDING is refused, and that entry is made after the last chance to let
+    // it pass. Datagrams need none.
     let bypasses = !call.passes()
         && !call.is_udp()
         && tables.workload().any(Switches::BYPASS_ON_ERROR)
@@ -58,7 +58,8 @@ fn intercept(context: &SocketAddress, call: &mut Call, tables: &KernelTables) ->
             records::remove(socket);
             return Ok(call.reason());
         }
-        if !call.own.is_unspecified() && !tables.is_local(&call.own) {
+        // It is noted at its SYN, for which a bypassing one has no more room than before.
+        if !bypasses && !call.own.is_unspecified() && !tables.is_local(&call.own) {
             call.foreign = 1;
         }
     }

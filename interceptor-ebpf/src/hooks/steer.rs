@@ -43,7 +43,7 @@ fn steer(context: SkLookupContext) -> u32 {
             flow.target.0.address.is_spread() && tables.workload().is_proxy_port(flow.target.0.port);
         return if redirected { refuse(workload, Reason::OriginalUnknown) } else { SK_PASS };
     }
-    // No other clause of these connections asks for the destination.
+    // Only clauses under these switches ask for the destination.
     let asks = tables.workload().any(Switches::TPROXY | Switches::REROUTED_INTERFACES);
     let destination = if asks { tables.address(&flow.target.0.address) } else { None };
     let facts = Incoming {

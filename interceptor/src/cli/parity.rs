@@ -30,7 +30,7 @@ mod given;
 mod junit;
 mod table;
 
-/// Connections made for a given capture: minutes of them at most.
+/// Connections made for a given capture: a minute of them at most.
 const MOST_GIVEN: usize = 3_000;
 
 /// Run every scenario under two backends on this machine, and print where they differ.
@@ -196,7 +196,7 @@ fn of_capture(capture: &Capture) -> Vec<Scenario> {
     let Given { scenarios, chosen, all } = catalogue::scenarios_of(capture, MOST_GIVEN);
     if chosen < all {
         output::warning(format_args!(
-            "rules of this capture may tell {all} connections apart; {chosen} of them, spread evenly, are made"
+            "rules of this capture may tell {all} connections apart; {chosen} of them, spread evenly, are tried"
         ));
     }
     scenarios

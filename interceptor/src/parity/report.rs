@@ -153,6 +153,8 @@ fn lost(
         let mut pins = scenario.expected.iter().filter(|pin| pin.connection == connection);
         backend == Backend::Ebpf
             && seen.value(CONNECT) == "ok"
+            && seen.value("app.answer") == lost.answer
+            && ["proxy.original_v4", "proxy.original_v6"].iter().any(|fact| seen.value(fact) == lost.original)
             && pins.all(|pin| pin.value(backend) == Some(seen.value(pin.fact)))
     };
     if is_lost(left) && is_lost(right) {
@@ -238,19 +240,36 @@ mod tests {
     fn a_connection_that_nat_loses_must_work_under_ebpf() {
         let scenario = Scenario {
             expected: vec![PIN],
-            lost: Some(Lost { connection: 0, errno: "ETIMEDOUT", reason: "so" }),
+            lost: Some(Lost {
+                connection: 0,
+                errno: "ETIMEDOUT",
+                answer: "hello",
+                original: "pod:81",
+                reason: "so",
+            }),
             ..crate::parity::catalogue::all().swap_remove(0)
         };
         let verdict = |nat: &[(&str, &str)], ebpf: &[(&str, &str)]| {
             let (nat, ebpf) = (saw(nat), saw(ebpf));
             lost(&scenario, 0, (Backend::IptablesNft, &nat), (Backend::Ebpf, &ebpf))
         };
-        let (nat, ebpf) =
-            ([("app.connect", "ETIMEDOUT")], [("app.connect", "ok"), ("proxy.peer", "pod:src")]);
+        let nat = [("app.connect", "ETIMEDOUT")];
+        let ebpf = [
+            ("app.connect", "ok"),
+            ("app.answer", "hello"),
+            ("proxy.peer", "pod:src"),
+            ("proxy.original_v6", "pod:81"),
+        ];
         assert!(matches!(verdict(&nat, &ebpf), Some(Verdict::Explained(_))));
+        for fact in 0..ebpf.len() {
+            let mut wrong = ebpf;
+            wrong[fact].1 = "something else";
+            assert_eq!(verdict(&nat, &wrong), None, "{}", ebpf[fact].0);
+        }
+        let reversed = lost(&scenario, 0, (Backend::Ebpf, &saw(&ebpf)), (Backend::IptablesNft, &saw(&nat)));
+        assert!(matches!(reversed, Some(Verdict::Explained(_))));
         assert_eq!(verdict(&[("app.connect", "ECONNREFUSED")], &ebpf), None);
         assert_eq!(verdict(&nat, &nat), None);
-        assert_eq!(verdict(&nat, &ebpf[..1]), None);
         let both = (Backend::IptablesNft, &saw(&nat));
         assert_eq!(lost(&scenario, 0, both, both), Some(Verdict::Equal));
     }

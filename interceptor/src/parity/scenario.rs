@@ -199,6 +199,10 @@ pub struct Lost {
     pub connection: usize,
     /// How `connect()` then fails.
     pub errno: &'static str,
+    /// The answer that it gets under eBPF all the same.
+    pub answer: &'static str,
+    /// The original destination that the proxy is told then, at one of the two levels.
+    pub original: &'static str,
     /// On which kernels, and why.
     pub reason: &'static str,
 }

@@ -76,8 +76,10 @@ impl Tree {
             let entries =
                 fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
             for entry in entries {
-                let path = entry.context("cannot read the copy")?.path();
-                if path.is_dir() {
+                let entry = entry.context("cannot read the copy")?;
+                let path = entry.path();
+                // What a link leads to is not ours.
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     folders.extend((path != self.root.join("target")).then_some(path));
                 } else if !sources.contains(&path) {
                     fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;

@@ -39,7 +39,7 @@ impl Instruction {
     const EXIT: Self = Self::new(0x95, 0, 0, 0);
     /// Makes zero of the last word on the stack.
     const CLEAR: Self = Self::new(0x62, 10, 0xfffc, 0);
-    /// Makes the end of the stack, and then its last word, the first argument.
+    /// Points the first argument at the word that [`Self::CLEAR`] wrote.
     const POINT: [Self; 2] = [Self::new(0xbf, 0xa1, 0, 0), Self::new(0x07, 1, 0, 0xffff_fffc)];
 
     const fn call(helper: u16) -> Self {
@@ -183,7 +183,7 @@ fn load_described(
         function_size: u32,
         functions: u64,
         function_count: u32,
-        padding: u32,
+        line_size: u32,
     }
     let mut log = vec![0_u8; 4096];
     let request = Request {
@@ -204,7 +204,7 @@ fn load_described(
         functions: functions.map_or(0, |functions| functions.starts.as_ptr() as u64),
         function_count: functions
             .map_or(0, |functions| u32::try_from(functions.starts.len()).unwrap_or(u32::MAX)),
-        padding: 0,
+        line_size: 0,
     };
     bpf(BPF_PROG_LOAD, &request).and_then(descriptor).map_err(|error| {
         let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());

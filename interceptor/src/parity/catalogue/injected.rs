@@ -124,7 +124,13 @@ fn shared_ports() -> Vec<Scenario> {
         },
         Scenario {
             expected: collision("peer:other", "peer:src"),
-            lost: Some(Lost { connection: 1, errno: "ETIMEDOUT", reason: LOST }),
+            lost: Some(Lost {
+                connection: 1,
+                errno: "ETIMEDOUT",
+                answer: "app hello",
+                original: "pod:8081",
+                reason: LOST,
+            }),
             ..many("one source port of a client, two ports of the pod", vec![to_port(8080), to_port(8081)])
         },
         Scenario {
