@@ -150,7 +150,7 @@ pub enum DatapathError {
     /// The maps have no place for one more workload.
     #[error(
         "65,536 workloads are under interception, and there can be no more: `interceptor release` one that is not \
-         needed, or give this one a --state-dir of its own"
+         needed any longer"
     )]
     TooManyWorkloads,
     /// Nothing is installed in the state folder.

@@ -49,8 +49,8 @@ impl Regime {
     }
 
     /// Whether it rewrites connections with conntrack.
-    pub(crate) const fn is_nat(self) -> bool {
-        matches!(self, Self::IptablesLegacy | Self::IptablesNft | Self::Nft)
+    pub(crate) fn is_nat(self) -> bool {
+        self.backend().is_nat()
     }
 }
 

@@ -16,7 +16,7 @@ const SHARED_PORT: u16 = 40_001;
 pub(super) const COLLISION: &str = "two connections become one tuple when both are redirected to one port; nat then changes \
                          the source port of the second, while eBPF keeps the tuples apart";
 
-const LOST: &str = "before Linux 6.6 nat loses such a connection: its SYN is given to the socket of the first, and \
+const LOST: &str = "before Linux 6.7 nat loses such a connection: its SYN is given to the socket of the first, and \
                     nobody answers it";
 
 pub(super) fn scenarios() -> Vec<Scenario> {

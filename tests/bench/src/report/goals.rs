@@ -134,7 +134,12 @@ fn others(samples: &[Sample], judged: &mut Vec<Judged>) {
     let alone = alone.case("alone");
     let (apply, grace_period) = (alone.median(EBPF, "apply_ms"), alone.median(EBPF, "grace_period_ms"));
     push(judged, "apply of one workload, in ms".to_owned(), apply, Bound::AtMost(10.0));
-    push(judged, "of it one grace period of RCU, in ms".to_owned(), grace_period, Bound::Stated);
+    push(
+        judged,
+        "one grace period of RCU, measured beside it, in ms".to_owned(),
+        grace_period,
+        Bound::Stated,
+    );
 
     let series = Series::of(samples, "held").case("1,000 destinations");
     // A short run stops before it knows how many there could be.
